@@ -1,0 +1,1 @@
+"""Data sets: Parquet splits in the Hugging Face image convention. Read ``images``, ``splits``, then ``validate``."""

@@ -1,0 +1,56 @@
+"""Look at every row before any compute is spent: a bad row costs a message now, or a night later."""
+
+from collections.abc import Iterable
+
+from mstar.core.answers import unusable_answer
+from mstar.data.images import decode_image
+from mstar.data.splits import Sample, Split
+from mstar.errors import DataError
+
+SHOWN = 5
+
+
+def check_splits(splits: Iterable[Split]) -> dict[str, int]:
+    """Queries by split. Raises ``DataError`` naming the first few problems and how many there are in all.
+
+    Looked for: empty question, empty or duplicate id (over all splits, so that test does not leak into training),
+    answer that no check can parse, missing or corrupt image. Memory holds the ids only.
+    """
+    problems: list[str] = []
+    found = 0
+    seen: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for split in splits:
+        counts[split.name] = 0
+        for sample in split.read():
+            counts[split.name] += 1
+            for problem in _problems(sample, split.name, seen):
+                found += 1
+                if found <= SHOWN:
+                    problems.append(problem)
+        if counts[split.name] == 0:
+            raise DataError(f"split {split.name} has no queries")
+    if found:
+        more = f"\n  and {found - SHOWN} more" if found > SHOWN else ""
+        raise DataError("the data set cannot be used:\n  " + "\n  ".join(problems) + more)
+    return counts
+
+
+def _problems(sample: Sample, split: str, seen: dict[str, str]) -> list[str]:
+    query = sample.query
+    label = f"{split} query {query.id!r}"
+    problems = []
+    if not query.id.strip():
+        problems.append(f"{split}: a query has an empty id (question {query.question[:40]!r})")
+    elif query.id in seen:
+        problems.append(f"{label}: duplicate id, already in {seen[query.id]}")
+    seen[query.id] = split
+    if not query.question.strip():
+        problems.append(f"{label}: the question is empty")
+    if reason := unusable_answer(query.answer, query.options):
+        problems.append(f"{label}: {reason}")
+    try:
+        decode_image(sample.image, query.id)
+    except DataError as error:
+        problems.append(f"{split} {error}")
+    return problems

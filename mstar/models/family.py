@@ -1,0 +1,118 @@
+"""What a model family promises, and which module serves a model folder.
+
+A family adapts tensors, never control flow: it turns (text, image) into token ids, image tensors and positions, and
+rows of those into a batch. Prefill, decoding, scoring and training are written once, over any family.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from mstar.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+    from PIL.Image import Image
+    from transformers import PreTrainedModel
+
+Side = Literal["left", "right"]
+Group = Literal["vision", "language", "embeddings"]
+
+MAX_PIXELS = 12_845_056
+"""Largest image taken (width x height) unless an execution says otherwise; Qwen2-VL's own default."""
+
+
+class Asked(Protocol):
+    """What a family needs of a prompt: a name for messages, the user's text, and the image."""
+
+    @property
+    def query_id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def image(self) -> Image: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One prompt as a model reads it.
+
+    ``tokens`` hold the expanded image placeholders. ``images`` are tensors that a batch joins along their first axis,
+    ``token_inputs`` have one value a token (0 for any token that follows the prompt). ``positions`` has shape
+    (axes, tokens), None where positions simply count; the first token after the prompt is at ``next_position``.
+    """
+
+    tokens: tuple[int, ...]
+    images: Mapping[str, torch.Tensor]
+    token_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    positions: torch.Tensor | None = None
+    next_position: int
+
+
+class Family(Protocol):
+    """The tensors of one model folder: its processor and configuration, without weights until ``load``."""
+
+    path: Path
+    context: int
+    """Most tokens that a sequence may have, prompt and response together."""
+    eos: tuple[int, ...]
+    """Tokens that end a response; the first is the one that training appends."""
+    banned: tuple[int, ...]
+    """Tokens that must never be sampled: image and video placeholders, pad, bos, unk."""
+    pad: int
+    vocabulary: int
+    """Tokens that the tokenizer knows; a model may have more embeddings than that."""
+
+    def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
+        """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
+
+    def collate(
+        self, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]], *, pad: Side
+    ) -> dict[str, torch.Tensor]:
+        """A batch of rows ``prompt + answer`` as keyword arguments of the model's forward."""
+
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+        """Read the weights from the folder; ``ModelError`` when any are missing or unusable."""
+
+    def parameters(self, model: PreTrainedModel, group: Group) -> list[torch.nn.Parameter]:
+        """The parameters of one group, for freezing."""
+
+    def decode(self, tokens: Sequence[int], *, prefix: Sequence[int] = ()) -> str:
+        """The text that ``tokens`` add after ``prefix``, without special tokens."""
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token alone, for splitting a response into steps."""
+
+    def save_processor(self, folder: Path) -> None:
+        """Write tokenizer, image processor and chat template beside saved weights."""
+
+
+def load_family(path: Path, *, max_pixels: int = MAX_PIXELS) -> Family:
+    """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded."""
+    # Imported here so that reading this protocol does not cost an import of torch.
+    from mstar.models.generic import GenericFamily
+    from mstar.models.qwen_vl import MODEL_TYPES, QwenVLFamily
+
+    family = QwenVLFamily if model_type(path) in MODEL_TYPES else GenericFamily
+    return family(path, max_pixels=max_pixels)
+
+
+def model_type(path: Path) -> str:
+    """The ``model_type`` in a model folder's config.json; ``ModelError`` when the folder is not a model."""
+    config = path / "config.json"
+    hint = "Give a folder written by save_pretrained: config.json, *.safetensors, and the processor's files."
+    if not config.is_file():
+        found = "the folder has no config.json" if path.is_dir() else "there is no such folder"
+        raise ModelError(f"{path} is not a model folder: {found}. {hint}")
+    try:
+        found_type = json.loads(config.read_bytes()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{config} is not a JSON object ({error}). {hint}") from error
+    if not isinstance(found_type, str):
+        raise ModelError(f"{config} names no model_type. {hint}")
+    return found_type

@@ -1,0 +1,234 @@
+"""What every architecture that transformers knows shares: prompts, batches, banned tokens, text.
+
+A family derived from this says how one prompt's tokens and image become an ``Encoded``; the rest is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mstar.errors import ModelError
+from mstar.models.family import MAX_PIXELS, Asked, Encoded, Group, Side
+from mstar.models.weights import load_config, load_processor, load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+UNLIMITED = 1 << 30
+
+
+class NativeFamily(ABC):
+    """A family whose processor and model are transformers' own classes."""
+
+    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.path = path
+        self.config = load_config(path)
+        self.processor = load_processor(path)
+        self.tokenizer = self.processor.tokenizer
+        self.max_pixels = max_pixels
+        self.vocabulary = len(self.tokenizer)
+        text = self.config.get_text_config()
+        self.context = int(getattr(text, "max_position_embeddings", None) or UNLIMITED)
+        self.eos = self._end_tokens()
+        self.image_tokens = self._image_tokens()
+        self.banned = self._banned_tokens()
+        pad = self.tokenizer.pad_token_id
+        self.pad = int(self.eos[0] if pad is None else pad)
+        self._pieces: dict[int, str] = {}
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
+        """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
+
+    def render(self, text: str) -> str:
+        """The chat prompt of one image and the user's text, up to where the model answers."""
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        prompt: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return prompt
+
+    def process(self, prompts: Sequence[Asked], **options: Any) -> Mapping[str, Any]:
+        """The processor's output for prompts of one image each, unpadded."""
+        for prompt in prompts:
+            self._check_size(prompt)
+            self._check_text(prompt)
+        texts = [self.render(prompt.text) for prompt in prompts]
+        # A list of one-image lists: some processors read a flat list as the images of a single prompt.
+        images = [[prompt.image.convert("RGB")] for prompt in prompts]
+        try:
+            output: Mapping[str, Any] = self.processor(text=texts, images=images, **options)
+        except (ValueError, RuntimeError) as error:
+            names = ", ".join(prompt.query_id for prompt in prompts[:3])
+            raise ModelError(
+                f"the processor of {self.path} refuses the image or text of {names}: {error}"
+            ) from error
+        return output
+
+    def collate(
+        self, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]], *, pad: Side
+    ) -> dict[str, torch.Tensor]:
+        """A batch of rows ``prompt + answer`` as keyword arguments of the model's forward."""
+        lengths = [
+            len(prompt.tokens) + len(answer)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        shape = (len(prompts), max(lengths))
+        starts = [shape[1] - length if pad == "left" else 0 for length in lengths]
+        ids = torch.full(shape, self.pad, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        axes = () if prompts[0].positions is None else (len(prompts[0].positions),)
+        positions = torch.zeros((*axes, *shape), dtype=torch.long)
+        token_inputs = {
+            name: torch.zeros(shape, dtype=torch.long) for name in prompts[0].token_inputs
+        }
+        for row, (prompt, answer, start, length) in enumerate(
+            zip(prompts, answers, starts, lengths, strict=True)
+        ):
+            middle, end = start + len(prompt.tokens), start + length
+            ids[row, start:end] = torch.tensor([*prompt.tokens, *answer])
+            mask[row, start:end] = 1
+            count = (
+                torch.arange(len(prompt.tokens)) if prompt.positions is None else prompt.positions
+            )
+            positions[..., row, start:middle] = count
+            positions[..., row, middle:end] = torch.arange(len(answer)) + prompt.next_position
+            for name, values in prompt.token_inputs.items():
+                token_inputs[name][row, start:middle] = torch.tensor(values)
+        batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        return batch | token_inputs | join_images(prompts)
+
+    def load(self, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+        """Read the weights from the folder; ``ModelError`` when any are missing or unusable."""
+        return load_weights(self.path, dtype=dtype, device=device)
+
+    def parameters(self, model: PreTrainedModel, group: Group) -> list[torch.nn.Parameter]:
+        """The parameters of one group, for freezing."""
+        vision = model.get_encoder(modality="image")
+        language = model.get_decoder()
+        if vision is model or language is model:
+            raise ModelError(
+                f"{type(model).__name__} does not say which of its parts is the {group} model"
+            )
+        if group == "vision":
+            return list(vision.parameters())
+        embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
+        held = {
+            id(p): p for module in embeddings if module is not None for p in module.parameters()
+        }
+        if group == "embeddings":
+            return list(held.values())
+        return [p for p in language.parameters() if id(p) not in held]
+
+    def decode(self, tokens: Sequence[int], *, prefix: Sequence[int] = ()) -> str:
+        """The text that ``tokens`` add after ``prefix``, without special tokens."""
+        if not prefix:
+            return self._text(tokens)
+        # Some tokenizers drop a leading space: decode the whole and cut what was there before.
+        head, whole = self._text(prefix), self._text([*prefix, *tokens])
+        return whole[len(head) :] if whole.startswith(head) else self._text(tokens)
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token alone, for splitting a response into steps."""
+        known = self._pieces
+        for token in tokens:
+            if token not in known:
+                known[token] = self._text([token])
+        return [known[token] for token in tokens]
+
+    def save_processor(self, folder: Path) -> None:
+        """Write tokenizer, image processor and chat template beside saved weights."""
+        self.processor.save_pretrained(folder)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _check_size(self, prompt: Asked) -> None:
+        width, height = prompt.image.size
+        if width * height > self.max_pixels:
+            raise ModelError(
+                f"the image of query {prompt.query_id} has {width} x {height} = {width * height} pixels; at most "
+                f"{self.max_pixels} are taken. Shrink the image, or raise execution.max_pixels."
+            )
+
+    def _check_text(self, prompt: Asked) -> None:
+        """A placeholder in the question would take another query's image."""
+        for placeholder in self.tokenizer.convert_ids_to_tokens(list(self.image_tokens)):
+            if placeholder in prompt.text:
+                raise ModelError(
+                    f"the text of query {prompt.query_id} holds {placeholder!r}, which stands for an image to this "
+                    "model. Remove it: the image is placed before the text by the chat template."
+                )
+
+    def _end_tokens(self) -> tuple[int, ...]:
+        """The tokenizer's eos first (what training appends), then what generation_config adds."""
+        found: list[int] = []
+        if self.tokenizer.eos_token_id is not None:
+            found.append(int(self.tokenizer.eos_token_id))
+        for holder in (
+            load_generation_config(self.path),
+            self.config,
+            self.config.get_text_config(),
+        ):
+            value = getattr(holder, "eos_token_id", None)
+            found += [] if value is None else [value] if isinstance(value, int) else list(value)
+        if not found:
+            raise ModelError(
+                f"the model in {self.path} names no end-of-sequence token; set eos_token in its tokenizer"
+            )
+        return tuple(dict.fromkeys(found))
+
+    def _image_tokens(self) -> tuple[int, ...]:
+        names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+        names += (
+            "vision_start_token_id",
+            "vision_end_token_id",
+            "boi_token_index",
+            "eoi_token_index",
+        )
+        holders = (self.config, self.processor, self.tokenizer)
+        found = [getattr(holder, name, None) for holder in holders for name in names]
+        return tuple(sorted({token for token in found if isinstance(token, int)}))
+
+    def _banned_tokens(self) -> tuple[int, ...]:
+        tokenizer = self.tokenizer
+        special = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
+        banned = {*self.image_tokens, *(token for token in special if token is not None)}
+        # A pad token that also ends a response (Qwen's <|endoftext|>) stays allowed: it ends the response.
+        return tuple(sorted(banned - set(self.eos)))
+
+
+def load_generation_config(path: Path) -> Any:
+    """The folder's generation settings, None when it has none."""
+    from transformers import GenerationConfig
+
+    if not (path / "generation_config.json").is_file():
+        return None
+    return GenerationConfig.from_pretrained(path, local_files_only=True)
+
+
+def join_images(prompts: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """The batch's image tensors: joined along the first axis, other axes zero-padded to the largest."""
+    joined: dict[str, torch.Tensor] = {}
+    for name, first in prompts[0].images.items():
+        parts = [prompt.images[name] for prompt in prompts]
+        if len({part.shape[1:] for part in parts}) > 1:
+            sizes = [max(part.shape[axis] for part in parts) for axis in range(1, first.dim())]
+            parts = [_grow(part, sizes) for part in parts]
+        joined[name] = torch.cat(parts)
+    return joined
+
+
+def _grow(tensor: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    grown = tensor.new_zeros((len(tensor), *sizes))
+    grown[tuple(slice(length) for length in tensor.shape)] = tensor
+    return grown

@@ -1,0 +1,181 @@
+"""Trains with transformers and accelerate; DeepSpeed is a switch of the same path, not another one.
+
+The optimizer and its schedule can be inherited from a checkpoint (continuous self-evolving, paper section 3.2):
+segments joined by checkpoints compute what one uninterrupted run computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate.utils import set_seed
+
+from mstar.errors import DataError, ModelError
+from mstar.models.family import load_family
+from mstar.stages.backends.checkpoint import TrainerState, check_continues, read_state
+from mstar.stages.backends.encoding import PromptStore, check_fits
+from mstar.stages.backends.objectives import (
+    Item,
+    assemble,
+    policy_item,
+    value_item,
+)
+from mstar.stages.backends.order import plan_epoch, rank_share
+from mstar.stages.backends.runtime import set_threads
+from mstar.stages.backends.session import Session, open_session
+from mstar.stages.protocols import Progress, TrainingRow, TrainReport
+from mstar.tasks import Execution, Optimization
+
+
+class AccelerateTrainer:
+    """Trains the model in ``model_dir``. For ``prm`` that is a completer, or a PRM to train on."""
+
+    def __init__(
+        self, objective: Literal["policy", "prm"], model_dir: Path, execution: Execution
+    ) -> None:
+        set_threads(execution)
+        self.objective = objective
+        self.execution = execution
+        self.family = load_family(model_dir, max_pixels=execution.max_pixels)
+
+    def train(
+        self,
+        rows: Sequence[TrainingRow],
+        optimization: Optimization,
+        *,
+        seed: int,
+        resume_from: Path | None,
+        save_to: Path,
+        progress: Progress,
+        stop_after: int | None = None,
+    ) -> TrainReport:
+        """Train one pass an epoch over ``rows`` in an order that only ``seed`` and the epoch decide.
+
+        ``stop_after`` ends after that many optimizer steps and leaves a checkpoint inside the pass; resuming from it,
+        with the same rows and seed, finishes the pass.
+        """
+        store = PromptStore(self.family, [row.prompt for row in rows])
+        items = self._items(rows, store)
+        batches = self._plan(items, optimization, seed)
+        session = open_session(self.objective, self.family, self.execution, optimization)
+        fresh = TrainerState(
+            objective=self.objective,
+            global_step=0,
+            examples=0,
+            plan=_fingerprint(rows, batches),
+            world_size=session.world,
+            zero_stage=session.zero_stage,
+            optimization=optimization,
+        )
+        if resume_from is None:
+            set_seed(seed, device_specific=session.world > 1)
+            start = fresh
+        else:
+            start = read_state(resume_from)
+            check_continues(resume_from, start, fresh, session.files)
+            session.load(resume_from)
+        chosen = batches[start.position :][:stop_after]
+        losses = []
+        for batch in chosen:
+            losses.append(self._step(session, store, [items[row] for row in batch]))
+            progress(len(batch))
+        values = _finite(losses, start.global_step)
+        done = start.position + len(chosen)
+        end = fresh.model_copy(
+            update={
+                "global_step": start.global_step + len(chosen),
+                "examples": start.examples + sum(map(len, chosen)),
+                "position": 0 if done == len(batches) else done,
+            }
+        )
+        session.save(save_to, end)
+        return TrainReport(
+            losses=values,
+            global_step=end.global_step,
+            examples=sum(map(len, chosen)),
+            tokens=sum(len(items[row].answer) for batch in chosen for row in batch),
+            learning_rate=session.learning_rate,
+        )
+
+    def _items(self, rows: Sequence[TrainingRow], store: PromptStore) -> list[Item]:
+        make = policy_item if self.objective == "policy" else value_item
+        items = [make(self.family, row, store.length(row.prompt)) for row in rows]
+        for item in items:
+            check_fits(self.family, item.prompt.query_id, item.prompt_length, len(item.answer))
+        kept = [item for item in items if item.answer]
+        if not kept:
+            raise DataError(
+                "there is nothing to train on: the step before kept no example with a response"
+            )
+        return kept
+
+    def _plan(
+        self, items: Sequence[Item], optimization: Optimization, seed: int
+    ) -> list[list[int]]:
+        lengths = [item.length for item in items]
+        size = optimization.batch_size
+        epochs = (
+            plan_epoch(lengths, size, seed=seed, epoch=epoch)
+            for epoch in range(optimization.epochs)
+        )
+        return list(itertools.chain.from_iterable(epochs))
+
+    def _step(self, session: Session, store: PromptStore, batch: Sequence[Item]) -> torch.Tensor:
+        """One optimizer step; the mean loss over the whole batch's targets, on all ranks."""
+        accelerator = session.accelerator
+        targets = sum(len(item.answer) for item in batch)
+        total = torch.zeros((), device=accelerator.device)
+        for micro, last in _micro_batches(session, batch, self.execution.micro_batch):
+            # A rank without rows still takes part in the others' communication, with weight zero.
+            taken = micro or batch[:1]
+            prompts = store.fetch([item.prompt for item in taken])
+            inputs, answered, values = assemble(self.family, prompts, taken)
+            inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
+            accelerator.sync_gradients = last
+            with nullcontext() if last else accelerator.no_sync(session.module):
+                loss = session.module(
+                    inputs, answered.to(accelerator.device), values.to(accelerator.device)
+                )
+                loss = loss if micro else loss * 0
+                # Gradients are averaged over ranks; the sum over ranks is what is wanted.
+                accelerator.backward(loss * (session.world / targets))
+            total += loss.detach()
+        session.step()
+        mean: torch.Tensor = accelerator.reduce(total, reduction="sum") / targets
+        return mean
+
+
+def _micro_batches(
+    session: Session, batch: Sequence[Item], size: int | None
+) -> Iterator[tuple[list[Item], bool]]:
+    shares = rank_share(range(len(batch)), session.rank, session.world, size)
+    for number, share in enumerate(shares, start=1):
+        yield [batch[index] for index in share], number == len(shares)
+
+
+def _finite(losses: Sequence[torch.Tensor], before: int) -> tuple[float, ...]:
+    values = [float(loss) for loss in losses]
+    for step, value in enumerate(values, start=before + 1):
+        if not torch.isfinite(torch.tensor(value)):
+            raise ModelError(
+                f"the loss of optimizer step {step} is {value}; nothing was saved. Lower the learning rate, or train "
+                "in float32."
+            )
+    return tuple(values)
+
+
+def _fingerprint(rows: Sequence[TrainingRow], batches: Sequence[Sequence[int]]) -> str:
+    """What must be equal for a pass to go on where it was left."""
+    digest = hashlib.sha256()
+    for row in rows:
+        example = row.example
+        digest.update(repr((example.query_id, example.sample, example.tokens)).encode())
+        digest.update(repr((example.finish, example.step_ends, example.labels)).encode())
+    digest.update(repr(batches).encode())
+    return digest.hexdigest()

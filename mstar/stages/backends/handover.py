@@ -1,0 +1,124 @@
+"""What the ranks of one training step are handed, and what they hand back: plain files in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from mstar.core.records import Example, Finish
+from mstar.stages.protocols import Prompted, TrainingRow, TrainReport
+from mstar.tasks import Execution, Optimization, Record
+
+JOB, ROWS, IMAGES = "job.json", "rows.jsonl", "images"
+PROGRESS, REPORT, ERROR = "progress", "report.json", "error.json"
+
+
+class Job(Record):
+    """Everything of a training step but its rows."""
+
+    objective: Literal["policy", "prm"]
+    model_dir: Path
+    execution: Execution
+    optimization: Optimization
+    seed: int
+    resume_from: Path | None
+    save_to: Path
+    stop_after: int | None
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Write the job."""
+    (folder / JOB).write_text(job.model_dump_json())
+
+
+def read_job(folder: Path) -> Job:
+    """Read the job."""
+    return Job.model_validate_json((folder / JOB).read_bytes())
+
+
+def write_rows(folder: Path, rows: Sequence[TrainingRow]) -> None:
+    """Write the rows as JSON lines, and each image once as a PNG."""
+    images: dict[int, str] = {}
+    (folder / IMAGES).mkdir()
+    with (folder / ROWS).open("w") as lines:
+        for row in rows:
+            image = row.prompt.image
+            if id(image) not in images:
+                images[id(image)] = f"{len(images)}.png"
+                image.convert("RGB").save(folder / IMAGES / images[id(image)], compress_level=1)
+            prompt = {"query_id": row.prompt.query_id, "text": row.prompt.text}
+            record = {"prompt": prompt, "image": images[id(image)], "example": asdict(row.example)}
+            lines.write(json.dumps(record) + "\n")
+
+
+def read_rows(folder: Path) -> list[TrainingRow]:
+    """Read the rows; rows that shared an image share it again."""
+    images: dict[str, Image.Image] = {}
+    rows = []
+    with (folder / ROWS).open() as lines:
+        for line in lines:
+            record = json.loads(line)
+            name = record["image"]
+            if name not in images:
+                images[name] = _read_image(folder / IMAGES / name)
+            prompt = Prompted(**record["prompt"], image=images[name])
+            rows.append(TrainingRow(prompt=prompt, example=_example(record["example"])))
+    return rows
+
+
+def write_progress(folder: Path, done: int) -> None:
+    """Say how many examples are done; a reader sees the old number or the new one."""
+    fresh = folder / f"{PROGRESS}.new"
+    fresh.write_text(str(done))
+    fresh.replace(folder / PROGRESS)
+
+
+def read_progress(folder: Path) -> int:
+    """How many examples are done."""
+    path = folder / PROGRESS
+    return int(path.read_text()) if path.exists() else 0
+
+
+def write_report(folder: Path, report: TrainReport) -> None:
+    """Write what the step did."""
+    (folder / REPORT).write_text(json.dumps(asdict(report)))
+
+
+def read_report(folder: Path) -> TrainReport:
+    """Read what the step did."""
+    found = json.loads((folder / REPORT).read_text())
+    return TrainReport(**found | {"losses": tuple(found["losses"])})
+
+
+def write_error(folder: Path, error: Exception) -> None:
+    """Keep an error meant for a person; the first rank to fail is the one that is heard."""
+    record = {"type": type(error).__name__, "message": str(error)}
+    try:
+        with (folder / ERROR).open("x") as file:
+            json.dump(record, file)
+    except FileExistsError:
+        return
+
+
+def read_error(folder: Path) -> dict[str, str] | None:
+    """The error a rank left, if any."""
+    path = folder / ERROR
+    found: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def _read_image(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def _example(record: dict[str, Any]) -> Example:
+    for name in ("tokens", "step_ends", "labels"):
+        record[name] = tuple(record[name])
+    return Example(**record | {"finish": Finish(record["finish"])})

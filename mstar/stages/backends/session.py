@@ -1,0 +1,234 @@
+"""A model, its optimizer and its schedule, prepared by accelerate: opened, stepped, loaded and saved."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+
+from mstar.errors import ModelError
+from mstar.models.family import Family
+from mstar.models.prm import load_reward_model, save_head
+from mstar.stages.backends.checkpoint import TrainerState, library_versions, write_state
+from mstar.stages.backends.objectives import PolicyLoss, StepValueLoss
+from mstar.stages.backends.runtime import choose_device
+from mstar.tasks import Execution, Optimization
+
+
+class Session:
+    """What one training step trains with. ``module`` gives the summed loss of a batch."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        family: Family,
+        module: PolicyLoss | StepValueLoss,
+        optimization: Optimization,
+    ) -> None:
+        self.accelerator = accelerator
+        self.family = family
+        self.clip = optimization.clip
+        self.trained = [p for p in module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.trained,
+            lr=optimization.learning_rate,
+            betas=optimization.betas,
+            weight_decay=optimization.weight_decay,
+            # One kernel for all parameters; DeepSpeed steps on its own flat copies of them.
+            fused=not self.deepspeed and accelerator.device.type in {"cpu", "cuda"},
+        )
+        warmup = max(1, optimization.warmup_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / warmup)
+        )
+        self.module, self.optimizer, self.schedule = accelerator.prepare(
+            module, optimizer, schedule
+        )
+        accelerator.register_save_state_pre_hook(_save_no_weights)
+        accelerator.register_load_state_pre_hook(_load_no_weights)
+
+    @property
+    def deepspeed(self) -> bool:
+        """Whether DeepSpeed steps the optimizer."""
+        return self.zero_stage is not None
+
+    @property
+    def zero_stage(self) -> int | None:
+        """ZeRO stage, None without DeepSpeed."""
+        plugin = self.accelerator.state.deepspeed_plugin
+        return None if plugin is None else int(plugin.zero_stage)
+
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        """This process among the ranks."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the step to come."""
+        return float(self.schedule.get_last_lr()[0])
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What a checkpoint's trainer folder must hold for this session to go on from it."""
+        states = tuple(f"random_states_{rank}.pkl" for rank in range(self.world))
+        optimizer = "pytorch_model" if self.deepspeed else "optimizer.bin"
+        return ("scheduler.bin", optimizer, *states)
+
+    def step(self) -> None:
+        """Clip, step the optimizer and the schedule; under DeepSpeed the last backward has clipped and stepped."""
+        self.accelerator.clip_grad_norm_(self.trained, self.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+
+    def load(self, checkpoint: Path) -> None:
+        """Take over a checkpoint's optimizer, schedule and random state."""
+        if self.deepspeed:
+            # DeepSpeed's optimizer holds the weights it steps: they must be the ones this session began with.
+            _check_same_weights(self.family.path, checkpoint / "model")
+        self.accelerator.load_state(str(checkpoint / "trainer"))
+
+    def save(self, checkpoint: Path, state: TrainerState) -> None:
+        """Write ``model`` (for transformers) and ``trainer`` (what ``load`` takes over)."""
+        weights = self.accelerator.get_state_dict(self.module)
+        folder = checkpoint / "model"
+        if self.accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(self.accelerator.unwrap_model(self.module), weights, folder)
+            self.family.save_processor(folder)
+        self.accelerator.save_state(str(checkpoint / "trainer"))
+        if self.accelerator.is_main_process:
+            state = state.model_copy(update={"versions": library_versions()})
+            write_state(checkpoint / "trainer", state)
+        self.accelerator.wait_for_everyone()
+
+
+def open_session(
+    objective: Literal["policy", "prm"],
+    family: Family,
+    execution: Execution,
+    optimization: Optimization,
+) -> Session:
+    """Load the model in float32, freeze what is asked, and hand it to accelerate."""
+    accelerator = _open_accelerator(execution, optimization)
+    module = _load_module(objective, family, accelerator.device)
+    backbone = module.model.backbone if isinstance(module, StepValueLoss) else module.model
+    for group in optimization.freeze:
+        for parameter in family.parameters(backbone, group):
+            parameter.requires_grad_(False)
+    if isinstance(module, StepValueLoss):
+        _freeze_unused_head(backbone)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ModelError(
+            f"freeze {list(optimization.freeze)} leaves nothing to train in {family.path}"
+        )
+    module.train()
+    return Session(accelerator, family, module, optimization)
+
+
+def save_model(
+    module: PolicyLoss | StepValueLoss, weights: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    """Write weights and configuration so that transformers alone opens the folder; a PRM's head goes beside them."""
+    if isinstance(module, PolicyLoss):
+        module.model.save_pretrained(folder, state_dict=_under("model.", weights))
+    else:
+        backbone = _under("model.backbone.", weights)
+        module.model.backbone.save_pretrained(folder, state_dict=backbone)
+        save_head(_under("model.head.", weights), folder)
+
+
+def _open_accelerator(execution: Execution, optimization: Optimization) -> Accelerator:
+    # accelerate keeps its settings for the life of a process; another step in it may ask for others.
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 (accelerate's own tests do the same)
+    on_cpu = choose_device(execution).type == "cpu"
+    precision = "bf16" if optimization.dtype == "bfloat16" else "no"
+    if execution.deepspeed is None:
+        return Accelerator(
+            cpu=on_cpu, mixed_precision=precision, step_scheduler_with_optimizer=False
+        )
+    config = _deepspeed_config(execution.deepspeed.zero_stage, optimization)
+    # With cpu=True accelerate would leave DeepSpeed out without a word, and without a named backend it
+    # would take each rank for a lone process.
+    backend = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config),
+        kwargs_handlers=backend,
+        step_scheduler_with_optimizer=False,
+    )
+    assert accelerator.distributed_type == DistributedType.DEEPSPEED
+    assert accelerator.num_processes == execution.deepspeed.processes
+    return accelerator
+
+
+def _deepspeed_config(zero_stage: int, optimization: Optimization) -> dict[str, Any]:
+    return {
+        # Batches vary in size and are normalised by the trainer, so DeepSpeed is told of batches of one.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimization.clip,
+        "zero_optimization": {
+            "stage": zero_stage,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "bf16": {"enabled": optimization.dtype == "bfloat16"},
+        "steps_per_print": 1 << 30,
+    }
+
+
+def _load_module(
+    objective: Literal["policy", "prm"], family: Family, device: torch.device
+) -> PolicyLoss | StepValueLoss:
+    if objective == "policy":
+        return PolicyLoss(family.load(dtype=torch.float32, device=device))
+    return StepValueLoss(
+        load_reward_model(family, dtype=torch.float32, device=device, fresh_head=True)
+    )
+
+
+def _freeze_unused_head(backbone: Any) -> None:
+    """The word head has no part in a PRM; left trainable it would wait for gradients that never come."""
+    output = backbone.get_output_embeddings()
+    if output is not None and output.weight is not backbone.get_input_embeddings().weight:
+        output.requires_grad_(False)  # noqa: FBT003 (torch's own signature)
+
+
+def _check_same_weights(model: Path, checkpoint: Path) -> None:
+    names = sorted(path.name for path in checkpoint.glob("*.safetensors"))
+    same, _, _ = filecmp.cmpfiles(model, checkpoint, names, shallow=False)
+    if sorted(same) != names:
+        raise ModelError(
+            f"the model in {model} is not the one in {checkpoint}: with DeepSpeed an inherited optimizer brings its own "
+            "weights. Train the checkpoint's model, or start with a fresh optimizer."
+        )
+
+
+def _under(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def _save_no_weights(models: list[Any], weights: list[Any], folder: str) -> None:
+    """The weights are in ``model`` already."""
+    del models, folder
+    weights.clear()
+
+
+def _load_no_weights(models: list[Any], folder: str) -> None:
+    del folder
+    models.clear()

@@ -1,0 +1,119 @@
+"""Every key the project stores under, in one place.
+
+    datasets/<id>/manifest.json            and its parts beside it
+    models/<id>/manifest.json              and its files beside it
+    steps/<task hash>/task.json            what the step was asked to do
+    steps/<task hash>/manifest.json        the commit: put once, never changed
+    steps/<task hash>/attempt-<n>/<part>   what attempt n wrote (<n> is unique to the attempt)
+    steps/<task hash>/shards/<i>-of-<n>/manifest.json
+    runs/<name>/spec.json                  the resolved spec
+    runs/<name>/history/0007-iter-02-train.json
+    runs/<name>/lease/000001.json          one for each holder, the highest number holds
+    runs/<name>/cancel.json                a request to stop, kept until the run is resumed
+    runs/<name>/status.json                what the controller last saw
+    runs/<name>/logs/0007-iter-02-train.<attempt>.log
+"""
+
+from mstar.errors import StorageError
+from mstar.storage.manifest import ArtifactKind
+
+_FOLDERS: dict[ArtifactKind, str] = {"step": "steps", "dataset": "datasets", "model": "models"}
+
+
+TEMPORARY = ".tmp-"
+"""How the name of a file that is still being written begins; no segment of a key may."""
+
+
+def checked(key: str) -> str:
+    """The key, if every store can hold it; StorageError otherwise."""
+    if problem := _problem(key):
+        raise StorageError(
+            f"{key!r} cannot be a key: {problem}. A key is a path such as 'steps/abc/manifest.json': "
+            "segments joined by single slashes, none of them '.' or '..'"
+        )
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """What the keys below the folder ``prefix`` begin with: ``prefix/``, or nothing for the whole store."""
+    return f"{checked(prefix)}/" if prefix else ""
+
+
+def _problem(key: str) -> str | None:
+    if not key:
+        return "it is empty"
+    if "\\" in key or not key.isprintable():
+        return "it holds a backslash or an unprintable character"
+    segments = key.split("/")
+    if "" in segments:
+        return "it has an empty segment"
+    if "." in segments or ".." in segments:
+        return "it has a '.' or '..' segment"
+    if any(segment.startswith(TEMPORARY) for segment in segments):
+        return f"names that begin with {TEMPORARY!r} are those of unfinished files"
+    return None
+
+
+def artifact(kind: ArtifactKind, identity: str) -> str:
+    """Folder of an artifact."""
+    return f"{_FOLDERS[kind]}/{identity}"
+
+
+def manifest(kind: ArtifactKind, identity: str) -> str:
+    """Key whose existence means that the artifact is complete."""
+    return f"{artifact(kind, identity)}/manifest.json"
+
+
+def task(identity: str) -> str:
+    """Key of a step's task record."""
+    return f"steps/{identity}/task.json"
+
+
+def attempt(identity: str, name: str) -> str:
+    """Folder of one attempt at a step; ``name`` differs for each attempt, also between two controllers."""
+    return f"steps/{identity}/attempt-{name}"
+
+
+def shard(identity: str, index: int, count: int) -> str:
+    """Folder of one shard of a step."""
+    return artifact("step", shard_id(identity, index, count))
+
+
+def shard_id(identity: str, index: int, count: int) -> str:
+    """A shard's own identity: it is committed as a step of this name is, so every other function here serves it."""
+    return f"{identity}/shards/{index:05d}-of-{count:05d}"
+
+
+def run(name: str) -> str:
+    """Folder of a run."""
+    return f"runs/{name}"
+
+
+def spec(name: str) -> str:
+    """Key of a run's resolved spec."""
+    return f"runs/{name}/spec.json"
+
+
+def history(name: str, index: int, step: str) -> str:
+    """Key of the ``index``-th finished step of a run."""
+    return f"runs/{name}/history/{index:04d}-{step.replace('/', '-')}.json"
+
+
+def lease(name: str, epoch: int) -> str:
+    """Key of the ``epoch``-th holder of a run."""
+    return f"runs/{name}/lease/{epoch:06d}.json"
+
+
+def cancel(name: str) -> str:
+    """Key of a run's request to stop."""
+    return f"runs/{name}/cancel.json"
+
+
+def status(name: str) -> str:
+    """Key of what a run's controller last saw."""
+    return f"runs/{name}/status.json"
+
+
+def log(name: str, index: int, step: str, attempt_name: str) -> str:
+    """Key of the log of one attempt at a run's step."""
+    return f"runs/{name}/logs/{index:04d}-{step.replace('/', '-')}.{attempt_name}.log"

@@ -1,0 +1,290 @@
+"""What one step is asked to do: a typed, serialised record whose hash is the step's identity.
+
+A task names its inputs by digest and holds every parameter that changes the result. What does not change it (batch
+sizes, shards, threads, devices, engine) is an ``Execution`` and no part of the identity, so a step that any run in the
+store has committed is adopted and not run again.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from mstar.storage.manifest import ArtifactKind, Manifest, canonical_json, sha256
+
+
+class Record(BaseModel):
+    """Base of everything serialised here: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Ref(Record):
+    """An input: which artifact, and the digest its manifest must have."""
+
+    kind: ArtifactKind
+    id: str
+    digest: str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        return cls(kind=manifest.kind, id=manifest.id, digest=manifest.digest)
+
+
+class Prompt(Record):
+    """How a query becomes the user's turn: ``{question}``, ``{options}`` and (hinted only) ``{answer}`` are filled in.
+
+    ``{options}`` is ``options_before`` followed by each option formatted by ``option`` (fields ``{letter}``,
+    ``{text}``) and joined by ``options_between``; it is empty for free-form questions.
+    """
+
+    template: str = "{question}{options}"
+    options_before: str = "\nOptions:\n"
+    option: str = "({letter}) {text}"
+    options_between: str = "\n"
+
+
+class Sampling(Record):
+    """How responses are drawn. Temperature 0 is greedy and then ``n`` must be 1."""
+
+    n: int = Field(16, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(512, ge=1)
+
+    @model_validator(mode="after")
+    def _greedy_draws_once(self) -> Self:
+        if self.temperature == 0 and self.n != 1:
+            raise ValueError("temperature 0 is greedy: every sample would be the same, so n must be 1")
+        return self
+
+
+class Slice(Record):
+    """Queries ``start`` to ``start + count`` of an endless, reshuffled pass over a split (``core.schedule``).
+
+    ``shuffle`` None keeps the split's own order; ``count`` None takes the split to its end.
+    """
+
+    split: str
+    start: int = Field(0, ge=0)
+    count: int | None = Field(None, ge=1)
+    shuffle: int | None = None
+
+
+class Queries(Record):
+    """Sample answers to queries from the start."""
+
+    source: Literal["queries"] = "queries"
+    data: Ref
+    slice: Slice
+
+
+class Prefixes(Record):
+    """Complete every step prefix of the responses that a ``pairs`` step kept (paper, section 3.3, Monte Carlo)."""
+
+    source: Literal["prefixes"] = "prefixes"
+    data: Ref
+    split: str
+    responses: Ref
+
+
+class GenerateTask(Record):
+    """Sample responses from a policy."""
+
+    stage: Literal["generate"] = "generate"
+    version: int = 1
+    model: Ref
+    source: Annotated[Queries | Prefixes, Field(discriminator="source")]
+    prompt: Prompt
+    sampling: Sampling
+    step_separator: str = "\n"
+    seed: int
+
+
+class Select(Record):
+    """``R = H(1(correct) * min over steps)``: keep what the rule ``H`` keeps of the right responses.
+
+    ``per_query`` caps what a query may give under ``all`` and ``threshold``; ``limit`` caps the whole selection (drawn at
+    random). ``min_steps`` drops responses of fewer steps (a bare answer has one).
+    """
+
+    action: Literal["select"] = "select"
+    rule: Literal["all", "random", "threshold", "top_k"]
+    k: int | None = Field(None, ge=1)
+    alpha: float | None = None
+    per_query: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1)
+    min_steps: int = Field(1, ge=1)
+    deduplicate: bool = False
+
+    @model_validator(mode="after")
+    def _rule_has_its_parameter(self) -> Self:
+        if self.rule in {"random", "top_k"} and self.k is None:
+            raise ValueError(f"rule {self.rule} needs k, how many responses of a query to keep")
+        if self.rule == "threshold" and self.alpha is None:
+            raise ValueError("rule threshold needs alpha, the reward a kept response must exceed")
+        return self
+
+
+class Pairs(Record):
+    """The PRM's questions and responses: de-duplicated, few a question, balanced (paper, section 3.3).
+
+    Half are right and half wrong, and each half has as many multiple-choice as free-form questions, up to ``limit``
+    responses in all (fewer when one of the four kinds runs out).
+    """
+
+    action: Literal["pairs"] = "pairs"
+    per_query: int = Field(4, ge=1)
+    limit: int = Field(50_000, ge=4)
+
+
+class Label(Record):
+    """Label each step of the paired responses with the fraction of its completions that are right.
+
+    ``pairs`` is the step that kept the responses; a share ``held_out`` of the questions is kept from training, to
+    measure the PRM on.
+    """
+
+    action: Literal["label"] = "label"
+    pairs: Ref
+    held_out: float = Field(0.1, ge=0, lt=1)
+
+
+class AnswerCheck(Record):
+    """When two answers are the same beyond their text: numbers within a relative tolerance (0 is exact)."""
+
+    relative_tolerance: float = Field(0.0, ge=0, lt=1)
+
+
+class ScoreTask(Record):
+    """Grade responses, ask the PRM about each step, and keep what training needs."""
+
+    stage: Literal["score"] = "score"
+    version: int = 1
+    data: Ref
+    split: str
+    responses: tuple[Ref, ...]
+    prm: Ref | None = None
+    prompt: Prompt
+    answers: AnswerCheck = AnswerCheck()
+    step_separator: str = "\n"
+    action: Annotated[Select | Pairs | Label, Field(discriminator="action")]
+    seed: int
+
+
+class Optimization(Record):
+    """One optimizer and its schedule: AdamW, constant learning rate after a linear warm-up of ``warmup_steps``."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(1, ge=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    freeze: tuple[Literal["vision", "language", "embeddings"], ...] = ()
+
+
+class ScoredExamples(Record):
+    """Train on what a score step kept."""
+
+    source: Literal["score"] = "score"
+    score: Ref
+    split: str
+
+
+class AnswerExamples(Record):
+    """Train on the true answers, without reasoning (the paper's SFT row). ``{answer}`` is filled in."""
+
+    source: Literal["answers"] = "answers"
+    slice: Slice
+    template: str = "\\boxed{{{answer}}}"
+
+
+class TrainTask(Record):
+    """Train a policy or a PRM.
+
+    ``model`` gives the weights. ``optimizer`` is the checkpoint whose optimizer, schedule, random state and step count
+    go on (continuous self-evolving, paper section 3.2), or None for a fresh one.
+    """
+
+    stage: Literal["train"] = "train"
+    version: int = 1
+    objective: Literal["policy", "prm"] = "policy"
+    model: Ref
+    optimizer: Ref | None = None
+    data: Ref
+    examples: Annotated[ScoredExamples | AnswerExamples, Field(discriminator="source")]
+    prompt: Prompt
+    optimization: Optimization
+    seed: int
+
+
+class EvaluateTask(Record):
+    """Measure a policy on a split: greedy, and sampled at each temperature (paper, section 4.1)."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    version: int = 1
+    data: Ref
+    slice: Slice
+    model: Ref
+    prm: Ref | None = None
+    prompt: Prompt
+    answers: AnswerCheck = AnswerCheck()
+    step_separator: str = "\n"
+    greedy: bool = True
+    temperatures: tuple[float, ...] = ()
+    samples: int = Field(16, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+    pass_at: tuple[int, ...] = (1, 2, 4, 8, 16)
+    verify: bool = False
+    seed: int
+
+
+Task = Annotated[GenerateTask | ScoreTask | TrainTask | EvaluateTask, Field(discriminator="stage")]
+TASK: TypeAdapter[Task] = TypeAdapter(Task)
+
+
+def task_hash(task: Task) -> str:
+    """The step's identity: sha256 of the canonical task record."""
+    return sha256(canonical_json(task.model_dump(mode="json")))
+
+
+def task_inputs(task: Task) -> tuple[Ref, ...]:
+    """Every artifact the task reads, in a stable order without repeats."""
+    found: list[Ref] = []
+
+    def visit(value: object) -> None:
+        if isinstance(value, Ref):
+            if value not in found:
+                found.append(value)
+        elif isinstance(value, BaseModel):
+            for name in type(value).model_fields:
+                visit(getattr(value, name))
+        elif isinstance(value, tuple):
+            for item in value:
+                visit(item)
+
+    visit(task)
+    return tuple(found)
+
+
+class DeepSpeed(Record):
+    """Train under DeepSpeed: ``processes`` ranks on one machine, ZeRO stage 0 to 3."""
+
+    zero_stage: int = Field(1, ge=0, le=3)
+    processes: int = Field(1, ge=1)
+
+
+class Execution(Record):
+    """How a step runs; changes speed, never what is computed beyond rounding."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    sampling_rows: int = Field(512, ge=1)
+    scoring_rows: int = Field(256, ge=1)
+    micro_batch: int | None = Field(None, ge=1)
+    shards: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    deepspeed: DeepSpeed | None = None
+    max_pixels: int = Field(12_845_056, ge=1)
