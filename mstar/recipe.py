@@ -13,7 +13,7 @@ from typing import Any
 
 from mstar.config import Evolve, Prm, RunSpec, WarmUp
 from mstar.core.exploration import choose_temperature
-from mstar.core.schedule import interval_count
+from mstar.core.schedule import interval_count, iteration_slice
 from mstar.core.seeds import derive_seed
 from mstar.errors import IntegrityError
 from mstar.tasks import (
@@ -209,17 +209,20 @@ class _Plan:
             if exploring:
                 points = [(p["temperature"], p["reward_pass_at_2"]) for p in evaluation.results["sampled"]]
                 temperature = choose_temperature(points, temperature)
-            policy = yield from self.iteration(index + 1, evolve, start, policy, prm, temperature, count)
+            queries = self.train_slice(*iteration_slice(index + 1, count, total))
+            policy = yield from self.iteration(
+                index + 1, evolve, start, policy, prm, temperature, queries
+            )
         return policy
 
     def iteration(
-        self, index: int, evolve: Evolve, start: Ref, policy: Ref, prm: Ref | None, temperature: float, count: int
+        self, index: int, evolve: Evolve, start: Ref, policy: Ref, prm: Ref | None, temperature: float, queries: Slice
     ) -> Part:
         phase = f"iter-{index:02d}"
         responses = yield from self.generate(
             f"{phase}/generate",
             policy,
-            self.train_slice((index - 1) * count, count),
+            queries,
             evolve.rollout.samples,
             temperature,
             evolve.rollout.top_p,
@@ -248,6 +251,7 @@ class _Plan:
                     slice=Slice(split=split), template=self.spec.prompts.sft_answer
                 ),
                 prompt=self.query,
+                step_separator=self.spec.prompts.step_separator,
                 optimization=self.spec.evolve.optimization,
                 seed=self.seed(name),
             ),
@@ -292,7 +296,7 @@ class _Plan:
             task=ScoreTask(
                 data=self.inputs.data,
                 split=self.spec.data.train,
-                responses=(responses,),
+                responses=responses,
                 prm=prm,
                 prompt=self.query,
                 answers=self.spec.answers,
@@ -322,6 +326,7 @@ class _Plan:
                 data=self.inputs.data,
                 examples=ScoredExamples(score=examples, split=self.spec.data.train),
                 prompt=self.query,
+                step_separator=self.spec.prompts.step_separator,
                 optimization=optimization,
                 seed=self.seed(name),
             ),
@@ -391,3 +396,18 @@ def planned_steps(spec: RunSpec) -> int:
     return 2 * tests + warm + prm + 4 * spec.evolve.iterations + 1
 
 
+
+
+def planned_names(spec: RunSpec, inputs: Inputs) -> list[str]:
+    """The names of all steps in order, for a person to look at before anything runs."""
+    names: list[str] = []
+    program = recipe(spec, inputs)
+    step = next(program, None)
+    grid = spec.evolve.exploration.temperatures if spec.evolve.exploration else ()
+    found = {"sampled": [{"temperature": t, "reward_pass_at_2": 0.0} for t in grid]}
+    while step is not None:
+        names.append(step.name)
+        identity = task_hash(step.task)
+        ref = Ref(kind="step", id=identity, digest=identity)
+        step = follow(program, step, Done(name=step.name, ref=ref, results=found))
+    return names

@@ -162,7 +162,7 @@ class ScoreTask(Record):
     version: int = 1
     data: Ref
     split: str
-    responses: tuple[Ref, ...]
+    responses: Ref
     prm: Ref | None = None
     prompt: Prompt
     answers: AnswerCheck = AnswerCheck()
@@ -216,6 +216,7 @@ class TrainTask(Record):
     data: Ref
     examples: Annotated[ScoredExamples | AnswerExamples, Field(discriminator="source")]
     prompt: Prompt
+    step_separator: str = "\n"
     optimization: Optimization
     seed: int
 

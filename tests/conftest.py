@@ -28,6 +28,8 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.register_profile("search", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+pytest_plugins = ["tests.s3_server"]
+
 
 def _is_this_machine(address: Any) -> bool:
     if not isinstance(address, tuple):  # a Unix socket's path

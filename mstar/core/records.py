@@ -44,7 +44,7 @@ class Response:
     """One sampled answer to a query.
 
     ``tokens`` leaves out the end-of-sequence token. ``prefix`` is empty for an answer from the start; a completion
-    of another response's first steps has ``"<sample>/<step>"`` there and holds only what was completed.
+    of another response's first tokens has ``"<sample>/<tokens>"`` there and holds only what was completed.
     """
 
     query_id: str
@@ -84,6 +84,7 @@ class Scored:
 class Example:
     """One training example: answer the query this way.
 
+    ``reward`` is what selection ranked by; for the PRM's pairs it is 1 for a right response and 0 for a wrong one.
     For the policy, ``labels`` is empty: every response token is a target. For the PRM, step ``i`` covers the
     response tokens up to ``step_ends[i]`` (exclusive) and all its tokens carry ``labels[i]``, a value in [0, 1].
     """

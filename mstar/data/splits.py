@@ -6,7 +6,7 @@ A row has ``id``, ``image`` (``{bytes, path}``, as Hugging Face writes it), ``qu
 
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,11 @@ class Split:
 
     def rows(self) -> int:
         """Number of queries, from the files' footers."""
-        return sum(parquet(file).metadata.num_rows for file in self.files)
+        return sum(map(self.file_rows, self.files))
+
+    def file_rows(self, file: Path) -> int:
+        """Number of queries in one of the files, from its footer."""
+        return int(parquet(file).metadata.num_rows)
 
     def read(self, indices: Sequence[int] | None = None) -> Iterator[Sample]:
         """Samples at ascending ``indices`` (all when None), in order; skips row groups that hold none of them."""
@@ -116,6 +120,28 @@ class ImageCache:
         if self._map:
             self._map.close()
         self._file.close()
+
+
+def lookup(
+    split: Split, wanted: Collection[str], scratch: Path, *, images: bool = True
+) -> tuple[dict[str, Query], ImageCache]:
+    """The queries called ``wanted`` by id, and their images (none when ``images`` is False).
+
+    Raises ``DataError`` when the split has no query of one of the ids.
+    """
+    queries: dict[str, Query] = {}
+
+    def chosen() -> Iterator[Sample]:
+        for sample in split.read():
+            if sample.query.id in wanted:
+                queries[sample.query.id] = sample.query
+                if images:
+                    yield sample
+
+    cache = ImageCache(chosen(), scratch)
+    if unknown := set(wanted) - queries.keys():
+        raise DataError(f"split {split.name} has no query {min(unknown)!r}, which earlier responses answer")
+    return queries, cache
 
 
 def _sample(row: dict[str, Any], split: str, index: int) -> Sample:

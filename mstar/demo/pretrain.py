@@ -1,6 +1,6 @@
 """Build the base model from nothing: first the eyes, then the language.
 
-The vision tower learns to tell digits apart, a stand-in for the pre-trained image encoder of a
+The vision tower learns to tell digits and cells apart, a stand-in for the pre-trained image encoder of a
 real model. Then the whole model learns the planted corpus (see `mstar.demo.rationales`). Both
 are counted in steps, never in seconds, so one seed gives one model on one machine.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mstar.demo.corpus import IGNORED, Example, encode_samples, pad_examples, patches
-from mstar.demo.digits import digit_pools, draw_picture, render_pixels
+from mstar.demo.digits import CELL_NAMES, digit_pools, draw_picture, render_pixels
 from mstar.demo.model import build_model, build_processor, save_model
 from mstar.demo.questions import draw_question
 from mstar.demo.rationales import Mixture, draw_sample
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 WINDOW = 8
 """How many batches are drawn at a time, to be sorted by length."""
 
+_DIGITS = 10
+
 Phase = Literal["vision", "language"]
 Progress = Callable[[Phase, int, int, float], None]
 """Called after every step with the phase, the step (from 1), the phase's steps and the loss."""
@@ -41,7 +43,7 @@ class Pretraining:
     """How the base is built."""
 
     seed: int = 0
-    vision_steps: int = 500
+    vision_steps: int = 300
     vision_batch: int = 128
     vision_rate: float = 2e-3
     vision_noise: float = 0.15
@@ -84,23 +86,25 @@ def train_vision(
     *,
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Teach the vision tower to classify the digit behind each image token, in place.
+    """Teach the vision tower which digit, in which cell, is behind each image token, in place.
 
     The linear classifier that sits on it meanwhile is thrown away.
     """
     rng = random.Random(f"{settings.seed}/vision")
     pool = digit_pools()["pretrain"]
     tower = model.model.visual
-    head = nn.Linear(model.config.text_config.hidden_size, 10)
+    head = nn.Linear(model.config.text_config.hidden_size, _DIGITS + len(CELL_NAMES))
     parameters = [*tower.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.vision_rate, weight_decay=0.05)
     for step in range(1, settings.vision_steps + 1):
         pictures = [draw_picture(rng, pool) for _ in range(settings.vision_batch)]
         pixels, grid = patches([render_pixels(picture) for picture in pictures], processor)
         pixels = pixels + settings.vision_noise * torch.randn_like(pixels)
-        labels = torch.tensor([picture.digits for picture in pictures]).flatten()
-        features = tower(pixels, grid_thw=grid).pooler_output
-        loss = nn.functional.cross_entropy(head(features), labels)
+        digits = torch.tensor([picture.digits for picture in pictures]).flatten()
+        cells = torch.arange(len(CELL_NAMES)).repeat(len(pictures))
+        scores = head(tower(pixels, grid_thw=grid).pooler_output)
+        loss = nn.functional.cross_entropy(scores[:, :_DIGITS], digits)
+        loss = loss + nn.functional.cross_entropy(scores[:, _DIGITS:], cells)
         _set_rate(optimizer, settings.vision_rate * _cosine(step, settings.vision_steps, 0))
         _update(optimizer, loss, parameters)
         progress("vision", step, settings.vision_steps, loss.item())
@@ -113,11 +117,8 @@ def train_language(
     *,
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Train the language model on the planted corpus, in place; the loss is on responses only."""
-    # The tower stays as it is, like a real model's image encoder: it learns faster what it is
-    # shown if what it is shown does not move.
-    model.model.visual.requires_grad_(requires_grad=False)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Train the whole model on the planted corpus, in place; the loss is on responses only."""
+    parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )
@@ -132,7 +133,6 @@ def train_language(
         _set_rate(optimizer, settings.rate * _cosine(step, settings.steps, settings.warmup_steps))
         _update(optimizer, loss, parameters)
         progress("language", step, settings.steps, loss.item())
-    model.model.visual.requires_grad_(requires_grad=True)
 
 
 def _batches(

@@ -47,14 +47,14 @@ class Mixture:
     """Questions as the loop asks them."""
     hinted: float = 0.18
     """Questions whose prompt also holds the answer."""
-    computing: float = 0.15
+    computing: float = 0.13
     """Arithmetic drills that ignore the picture."""
-    reading: float = 0.10
-    """Reading drills: the four digits, in order."""
+    reading: float = 0.12
+    """Reading drills: which cell holds which digit."""
 
     guess: float = 0.42
     """An answer without a step, drawn from the options or from 0..30."""
-    styles: tuple[float, float, float] = (0.25, 0.30, 0.45)
+    styles: tuple[float, float, float] = (0.30, 0.30, 0.40)
     """How often a solution is careful, plain or hasty."""
     stops: tuple[float, float, float] = (0.10, 0.40, 0.70)
     """By style: giving up after an operation although more are due."""
@@ -99,12 +99,15 @@ def draw_sample(question: Question, mixture: Mixture, rng: random.Random) -> Sam
     if task == "computing":
         lines = "".join(_drill_line(rng) for _ in range(_DRILL_LENGTH))
         return Sample(prompt=COMPUTE_PROMPT, response=lines)
-    return Sample(prompt=READ_PROMPT, response=read_aloud(question))
+    return Sample(prompt=READ_PROMPT, response=read_aloud(question, rng))
 
 
-def read_aloud(question: Question) -> str:
-    """Return the response to the reading drill: the picture's digits in reading order."""
-    return "".join(f" {digit}" for digit in question.picture.digits)
+def read_aloud(question: Question, rng: random.Random) -> str:
+    """Return the response to the reading drill: the picture's four digits, in any order."""
+    cells = rng.sample(range(len(CELL_NAMES)), len(CELL_NAMES))
+    return "".join(
+        f"The {CELL_NAMES[cell]} is {question.picture.digits[cell]}.\n" for cell in cells
+    )
 
 
 def write_solution(question: Question, mixture: Mixture, rng: random.Random) -> str:

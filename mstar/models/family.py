@@ -68,6 +68,9 @@ class Family(Protocol):
     vocabulary: int
     """Tokens that the tokenizer knows; a model may have more embeddings than that."""
 
+    def check(self, prompts: Sequence[Asked]) -> None:
+        """Refuse, before any work, images over the limit and text that holds a placeholder (``ModelError``)."""
+
     def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
         """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
 

@@ -46,6 +46,12 @@ class NativeFamily(ABC):
     def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
         """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
 
+    def check(self, prompts: Sequence[Asked]) -> None:
+        """Refuse images over the limit and text that holds a placeholder; takes no time."""
+        for prompt in prompts:
+            self._check_size(prompt)
+            self._check_text(prompt)
+
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
         content = [{"type": "image"}, {"type": "text", "text": text}]
@@ -56,9 +62,7 @@ class NativeFamily(ABC):
 
     def process(self, prompts: Sequence[Asked], **options: Any) -> Mapping[str, Any]:
         """The processor's output for prompts of one image each, unpadded."""
-        for prompt in prompts:
-            self._check_size(prompt)
-            self._check_text(prompt)
+        self.check(prompts)
         texts = [self.render(prompt.text) for prompt in prompts]
         # A list of one-image lists: some processors read a flat list as the images of a single prompt.
         images = [[prompt.image.convert("RGB")] for prompt in prompts]

@@ -45,7 +45,11 @@ class FolderStore:
         with self._reading(key) as path:
             stream = path.open("rb")
             stream.seek(start)
-        return stream if length is None else cast("BinaryIO", io.BufferedReader(_Window(stream, length)))
+        return (
+            stream
+            if length is None
+            else cast("BinaryIO", io.BufferedReader(_Window(stream, length)))
+        )
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, lambda unfinished: unfinished.write_bytes(data))
@@ -78,11 +82,15 @@ class FolderStore:
 
     def download(self, key: str, path: Path) -> None:
         # The key is opened first: a missing key must not be told as a missing target, nor leave a folder behind.
-        with self._reading(key) as source, source.open("rb") as stream:
-            with explained("write", path), temporary(path) as unfinished:
-                with unfinished.open("wb") as copy:
-                    shutil.copyfileobj(stream, copy, 1 << 20)
-                unfinished.replace(path)
+        with (
+            self._reading(key) as source,
+            source.open("rb") as stream,
+            explained("write", path),
+            temporary(path) as unfinished,
+        ):
+            with unfinished.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, 1 << 20)
+            unfinished.replace(path)
 
     def size(self, key: str) -> int | None:
         path = self._path(key)
@@ -185,6 +193,8 @@ def _link(unfinished: Path, target: Path) -> bool:
     try:
         os.link(unfinished, target)
     except FileExistsError:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target)) from None
         # Over NFS the answer to a link that succeeded can be lost, and the repeated request then finds its own work.
         return unfinished.stat().st_nlink > 1
     except OSError as error:

@@ -1,17 +1,17 @@
 """Every key the project stores under, in one place.
 
-    datasets/<id>/manifest.json            and its parts beside it
-    models/<id>/manifest.json              and its files beside it
-    steps/<task hash>/task.json            what the step was asked to do
-    steps/<task hash>/manifest.json        the commit: put once, never changed
-    steps/<task hash>/attempt-<n>/<part>   what attempt n wrote (<n> is unique to the attempt)
-    steps/<task hash>/shards/<i>-of-<n>/manifest.json
-    runs/<name>/spec.json                  the resolved spec
-    runs/<name>/history/0007-iter-02-train.json
-    runs/<name>/lease/000001.json          one for each holder, the highest number holds
-    runs/<name>/cancel.json                a request to stop, kept until the run is resumed
-    runs/<name>/status.json                what the controller last saw
-    runs/<name>/logs/0007-iter-02-train.<attempt>.log
+datasets/<id>/manifest.json            and its parts beside it
+models/<id>/manifest.json              and its files beside it
+steps/<task hash>/task.json            what the step was asked to do
+steps/<task hash>/manifest.json        the commit: put once, never changed
+steps/<task hash>/attempt-<n>/<part>   what attempt n wrote (<n> is unique to the attempt)
+steps/<task hash>/shards/<i>-of-<n>/manifest.json
+runs/<name>/spec.json                  the resolved spec
+runs/<name>/history/0007-iter-02-train.json
+runs/<name>/lease/000001.json          one for each holder, the highest number holds
+runs/<name>/cancel.json                a request to stop, kept until the run is resumed
+runs/<name>/status.json                what the controller last saw
+runs/<name>/logs/0007-iter-02-train.<attempt>.log
 """
 
 from mstar.errors import StorageError

@@ -42,7 +42,11 @@ def flush(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:  # some file systems cannot flush a folder
+        if error.errno not in {
+            errno.EINVAL,
+            errno.ENOTSUP,
+            errno.EBADF,
+        }:  # some file systems cannot flush a folder
             raise
     finally:
         os.close(handle)

@@ -14,7 +14,9 @@ ArtifactKind = Literal["step", "dataset", "model"]
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string for a JSON value: sorted keys, no spaces, no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return text.encode()
 
 
@@ -57,8 +59,12 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Hash of what was computed; equal for equal arithmetic whatever machine or attempt it came from."""
-        parts = [[p.name, p.size, p.sha256, p.rows] for p in sorted(self.parts, key=lambda p: p.name)]
-        return sha256(canonical_json([self.kind, self.id, parts, self.results, sorted(self.inputs)]))
+        parts = [
+            [p.name, p.size, p.sha256, p.rows] for p in sorted(self.parts, key=lambda p: p.name)
+        ]
+        return sha256(
+            canonical_json([self.kind, self.id, parts, self.results, sorted(self.inputs)])
+        )
 
     def part(self, name: str) -> Part:
         """The part called ``name``; KeyError when there is none."""
@@ -70,4 +76,6 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The manifest as stored: readable JSON that carries its own digest."""
         body = asdict(self) | {"digest": self.digest}
-        return (json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return (
+            json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        ).encode()

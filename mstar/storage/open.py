@@ -21,4 +21,6 @@ def open_store(url: str | Path) -> Store:
         from mstar.storage.s3 import S3Store
 
         return S3Store(url)
-    raise SpecError(f"the store {parts.scheme}://{parts.path} is none that is known here: expected a folder or s3://bucket/prefix")
+    raise SpecError(
+        f"the store {parts.scheme}://{parts.path} is none that is known here: expected a folder or s3://bucket/prefix"
+    )

@@ -8,6 +8,7 @@ import io
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,11 +20,11 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mstar.errors import NotFound, SpecError, StorageError
+from mstar.errors import NotFound, SpecError
 from mstar.storage import keys
 from mstar.storage.faults import explained
 from mstar.storage.local import temporary
-from mstar.storage.s3_faults import Place, code_of, explaining
+from mstar.storage.s3_faults import Place, code_of, explaining, no_bucket, tries_before, unsure
 
 _MIB = 1 << 20
 _TRANSFER = TransferConfig(
@@ -44,6 +45,7 @@ _FOREIGN: dict[str, Any] = {
 _WRITER = "mstar-writer"  # metadata that tells whose request it was that created an object
 _CREATE_ATTEMPTS = 6
 _READ_ATTEMPTS = 5
+_PAGE = 1000  # keys in one answer to a listing
 
 
 class S3Store:
@@ -53,7 +55,9 @@ class S3Store:
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query:
-            raise SpecError("the store is not of the form s3://bucket/prefix (credentials never go there)")
+            raise SpecError(
+                "the store is not of the form s3://bucket/prefix (credentials never go there)"
+            )
         if prefix:
             keys.checked(prefix)
         self._bucket, self._prefix = parts.netloc, f"{prefix}/" if prefix else ""
@@ -71,43 +75,53 @@ class S3Store:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     def get(self, key: str) -> bytes:
-        with self._reading(key), self._body(key, {}) as body:
-            return cast("bytes", body.read())
+        with self.open(key) as stream:
+            return stream.read()
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        if length == 0:  # a range cannot say this, but a missing key must still be told
+            self.open(key, start=start, length=1).close()
+            return io.BytesIO()
+        end = "" if length is None else start + length - 1
+        span = {"Range": f"bytes={start}-{end}"} if start or length else {}
         with self._reading(key):
-            head = self._client.head_object(**self._at(key))
-        end = head["ContentLength"] if length is None else min(start + length, head["ContentLength"])
-        return cast("BinaryIO", io.BufferedReader(_Range(self, key, start, end, head["ETag"]), _MIB))
+            try:
+                answer = self._client.get_object(**self._at(key), **span)
+            except ClientError as error:
+                if code_of(error) in {"InvalidRange", "416"}:
+                    return io.BytesIO()
+                raise
+        return cast("BinaryIO", io.BufferedReader(_Stream(self, key, start, answer), _MIB))
 
     def put(self, key: str, data: bytes) -> None:
         with self._explaining("write", key):
             self._client.put_object(**self._at(key), Body=data)
 
     def create(self, key: str, data: bytes) -> bool:
-        request = self._at(key) | {"Body": data, "IfNoneMatch": "*"}
         writer = secrets.token_hex(16)
         with self._explaining("create", key):
             for attempt in range(_CREATE_ATTEMPTS):
                 try:
-                    self._client.put_object(**request, Metadata={_WRITER: writer})
-                except ClientError as error:
+                    self._client.put_object(
+                        **self._at(key), Body=data, IfNoneMatch="*", Metadata={_WRITER: writer}
+                    )
+                except (BotoCoreError, ClientError) as error:
                     code = code_of(error)
-                    if code == "PreconditionFailed":
-                        # Perhaps it was our own request that created it, and only its answer was lost.
-                        tried_again = attempt or error.response["ResponseMetadata"].get("RetryAttempts")
-                        return bool(tried_again) and self._writer(key) == writer
-                    if code != "ConditionalRequestConflict" or attempt == _CREATE_ATTEMPTS - 1:
+                    if code == "ConditionalRequestConflict" and attempt < _CREATE_ATTEMPTS - 1:
+                        self._sleep(0.1 * 2**attempt)  # others are writing it at this moment
+                        continue
+                    if code == "PreconditionFailed" and not (attempt or tries_before(error)):
+                        return False
+                    # Our own request may have created it although its answer was lost: the object knows.
+                    found = (
+                        self._writer(key) if code == "PreconditionFailed" or unsure(error) else None
+                    )
+                    if found is None:
                         raise
-                    self._sleep(0.1 * 2**attempt)  # others were writing it at the same moment
-                except BotoCoreError:
-                    # No answer: it may have been written or not. If it cannot be told, that is what is raised.
-                    if found := self._writer(key):
-                        return found == writer
-                    raise
+                    return found == writer
                 else:
                     return True
-        raise AssertionError("unreachable")
+        raise AssertionError("the last attempt returns or raises")
 
     def upload(self, key: str, path: Path, *, move: bool = False) -> None:
         at = self._at(key)
@@ -124,11 +138,8 @@ class S3Store:
 
     def download(self, key: str, path: Path) -> None:
         at = self._at(key)
-        if self.size(key) is None:
-            raise self._missing(key)
-        with explained("write", path), temporary(path) as unfinished:
-            with self._reading(key):
-                self._client.download_file(at["Bucket"], at["Key"], str(unfinished), Config=_TRANSFER)
+        with explained("write", path), temporary(path) as unfinished, self._reading(key):
+            self._client.download_file(at["Bucket"], at["Key"], str(unfinished), Config=_TRANSFER)
             unfinished.replace(path)
 
     def size(self, key: str) -> int | None:
@@ -152,7 +163,7 @@ class S3Store:
 
     @cached_property
     def _client(self) -> Any:
-        with explaining(Place(self.url, None), "use", "it"):
+        with explaining(Place(self._bucket, None), "use", self.url):
             session = boto3.session.Session()
             client = session.client("s3", config=Config(**_OPTIONS))
             host = urlsplit(client.meta.endpoint_url).hostname or ""
@@ -163,13 +174,12 @@ class S3Store:
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + keys.checked(key)}
 
-    def _body(self, key: str, conditions: dict[str, str]) -> Any:
-        return self._client.get_object(**self._at(key), **conditions)["Body"]
-
     def _writer(self, key: str) -> str | None:
         """Who created the object, as far as it says; None when it is not there."""
         try:
-            return str(self._client.head_object(**self._at(key))["Metadata"].get(_WRITER, "unknown"))
+            return str(
+                self._client.head_object(**self._at(key))["Metadata"].get(_WRITER, "unknown")
+            )
         except ClientError as error:
             if code_of(error) in {"404", "NoSuchKey"}:
                 return None
@@ -177,7 +187,7 @@ class S3Store:
 
     def _pages(self, below: str) -> Iterator[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=below
+            Bucket=self._bucket, Prefix=below, PaginationConfig={"PageSize": _PAGE}
         )
         with self._explaining("list", below):
             for page in pages:
@@ -185,22 +195,77 @@ class S3Store:
                     if not entry["Key"].endswith("/"):  # what web consoles store for a folder
                         yield entry["Key"].removeprefix(self._prefix)
 
-    def _explaining(self, doing: str, key: str) -> Any:
-        return explaining(Place(self.url, self._client.meta.endpoint_url), doing, key)
+    @property
+    def _place(self) -> Place:
+        return Place(self._bucket, self._client.meta.endpoint_url)
 
-    def _reading(self, key: str) -> "_Reading":
-        return _Reading(self, key)
+    def _explaining(self, doing: str, key: str) -> AbstractContextManager[None]:
+        return explaining(self._place, doing, f"{key} in {self.url}")
 
-    def _missing(self, key: str) -> NotFound | StorageError:
-        """What to raise for a key that is not there: nothing is there at all when the bucket itself is missing."""
-        if not self._bucket_seen:
-            with self._explaining("read", key):
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        with self._explaining("read", key):
+            try:
+                yield
+            except ClientError as error:
+                if (
+                    code_of(error) == "404"
+                ):  # the answer to HEAD has no body that would say what is missing
+                    self._see_bucket()
+                elif code_of(error) != "NoSuchKey":
+                    raise
+                raise NotFound(f"{key} is not in the store {self.url}") from error
+
+    def _see_bucket(self) -> None:
+        """Raise if the bucket itself is missing."""
+        if self._bucket_seen:
+            return
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if code_of(error) == "404":
+                raise no_bucket(self._place) from error
+            # 403: whoever may read objects need not be allowed to look at the bucket.
+        self._bucket_seen = True
+
+
+class _Stream(io.RawIOBase):
+    """An object's bytes from ``start``; a broken connection is taken up again at the byte where it broke."""
+
+    def __init__(self, store: S3Store, key: str, start: int, answer: dict[str, Any]) -> None:
+        self._store, self._key, self._at = store, key, start
+        self._end = start + answer["ContentLength"]
+        self._version, self._body = answer["ETag"], answer["Body"]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        if self._at == self._end:
+            return 0
+        with self._store._explaining("read", self._key):  # noqa: SLF001 - one class in two parts
+            for attempt in range(_READ_ATTEMPTS):
                 try:
-                    self._client.head_bucket(Bucket=self._bucket)
-                except ClientError as error:
-                    if code_of(error) == "404":
-                        error.response["Error"]["Code"] = "NoSuchBucket"
+                    count = int(self._body.readinto(buffer))
+                except BotoCoreError:
+                    if attempt == _READ_ATTEMPTS - 1:
                         raise
-                    # 403: whoever may read objects need not be allowed to look at the bucket.
-            self._bucket_seen = True
-        return NotFound(f"{key} is not in the store {self.url}")
+                    self._store._sleep(0.2 * 2**attempt)  # noqa: SLF001
+                    self._open_again()
+                else:
+                    self._at += count
+                    return count
+        raise AssertionError("the last attempt returns or raises")
+
+    def _open_again(self) -> None:
+        self._body.close()
+        answer = self._store._client.get_object(  # noqa: SLF001
+            **self._store._at(self._key),  # noqa: SLF001
+            Range=f"bytes={self._at}-{self._end - 1}",
+            IfMatch=self._version,  # else the rest could belong to another version
+        )
+        self._body = answer["Body"]
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()

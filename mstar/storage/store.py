@@ -29,7 +29,7 @@ class Store(Protocol):
         """Write ``key`` only if it does not exist: True for the one caller who wrote it, False for all others."""
 
     def upload(self, key: str, path: Path, *, move: bool = False) -> None:
-        """Stream a local file into ``key``; with ``move`` the file is gone afterwards, and nothing is copied if possible."""
+        """Stream a local file into ``key``; ``move`` takes it away, without a copy if possible."""
 
     def download(self, key: str, path: Path) -> None:
         """Stream ``key`` into a local file, which appears only when it is whole."""

@@ -21,20 +21,32 @@ def test_a_grid_stops_at_or_below_its_end():
 
 @pytest.mark.parametrize(
     ("low", "high", "step"),
-    [(1.0, 0.5, 0.1), (0.3, 1.6, 0.0), (0.3, 1.6, -0.1), (0.3, math.inf, 0.1), (math.nan, 1, 0.1), (0, 1, 1e-9)],
+    [
+        (1.0, 0.5, 0.1),
+        (0.3, 1.6, 0.0),
+        (0.3, 1.6, -0.1),
+        (0.3, math.inf, 0.1),
+        (math.nan, 1, 0.1),
+        (0, 1, 1e-9),
+    ],
 )
 def test_an_impossible_grid_is_refused(low, high, step):
     with pytest.raises(ValueError, match="temperatures from"):
         temperature_grid(low, high, step)
 
 
-@given(st.lists(st.tuples(st.sampled_from(PAPER), st.sampled_from([0.5, 0.6, 0.7])), min_size=1), st.sampled_from(PAPER))
+@given(
+    st.lists(st.tuples(st.sampled_from(PAPER), st.sampled_from([0.5, 0.6, 0.7])), min_size=1),
+    st.sampled_from(PAPER),
+)
 def test_the_chosen_temperature_is_measured_and_none_is_better(points, current):
     chosen = choose_temperature(points, current)
     best = max(found for _, found in points)
     assert (chosen, best) in points
     assert choose_temperature(points[::-1], current) == chosen
-    assert all(abs(t - current) > abs(chosen - current) - 1e-9 for t, found in points if found == best)
+    assert all(
+        abs(t - current) > abs(chosen - current) - 1e-9 for t, found in points if found == best
+    )
 
 
 def test_of_equal_temperatures_the_nearest_wins_then_the_lower():

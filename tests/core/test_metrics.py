@@ -31,14 +31,18 @@ def test_pass_at_k_is_stable_for_many_samples():
     assert 0 < pass_at_k(10**6, 1, 2) < 1e-5
 
 
-@pytest.mark.parametrize(("samples", "correct", "k"), [(4, 1, 5), (4, 5, 1), (4, -1, 1), (4, 1, 0), (0, 0, 1)])
+@pytest.mark.parametrize(
+    ("samples", "correct", "k"), [(4, 1, 5), (4, 5, 1), (4, -1, 1), (4, 1, 0), (0, 0, 1)]
+)
 def test_pass_at_k_beyond_its_samples_is_refused(samples, correct, k):
     with pytest.raises(ValueError, match="not defined"):
         pass_at_k(samples, correct, k)
 
 
 def test_pass_at_k_is_averaged_over_queries():
-    assert mean_pass_at_k([(4, 4), (4, 0), (4, 1), (4, 2)], 2) == pytest.approx((1 + 0 + 1 / 2 + 5 / 6) / 4)
+    assert mean_pass_at_k([(4, 4), (4, 0), (4, 1), (4, 2)], 2) == pytest.approx(
+        (1 + 0 + 1 / 2 + 5 / 6) / 4
+    )
 
 
 @given(groups(min_size=1), st.integers(1, 12))
@@ -56,7 +60,13 @@ def test_reward_pass_breaks_ties_by_sample():
 
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (1, 100, 0.0018, 0.0545), (0, 0, 0, 1)],
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (5, 10, 0.2366, 0.7634),
+        (1, 100, 0.0018, 0.0545),
+        (0, 0, 0, 1),
+    ],
 )
 def test_wilson_intervals_have_their_published_values(correct, total, low, high):
     assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
@@ -97,7 +107,11 @@ def test_area_under_the_curve_counts_pairs(items):
 
 
 def test_statistics_of_nothing_are_refused():
-    for statistic in (lambda: mean([]), lambda: mean_squared_error([], []), lambda: reward_pass_at_k([], 2)):
+    for statistic in (
+        lambda: mean([]),
+        lambda: mean_squared_error([], []),
+        lambda: reward_pass_at_k([], 2),
+    ):
         with pytest.raises(ValueError, match="not defined"):
             statistic()
     with pytest.raises(ValueError, match="no interval"):

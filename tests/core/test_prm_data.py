@@ -20,7 +20,9 @@ def test_candidates_are_few_unlike_and_as_balanced_as_can_be(group, per_query, s
     unique = {item.response.text: item for item in sorted(group, key=lambda s: -s.response.sample)}
     right = sum(item.grade.correct for item in unique.values())
     wrong = len(unique) - right
-    assert len({item.response.text for item in chosen}) == len(chosen) == min(per_query, len(unique))
+    assert (
+        len({item.response.text for item in chosen}) == len(chosen) == min(per_query, len(unique))
+    )
     kept = sum(item.grade.correct for item in chosen)
     others = len(chosen) - kept
     assert abs(kept - others) <= 1 or others == wrong or kept == right
@@ -29,7 +31,9 @@ def test_candidates_are_few_unlike_and_as_balanced_as_can_be(group, per_query, s
 
 
 def test_an_odd_place_goes_to_either_half():
-    groups = [[scored(0, query=f"q{n}", correct=True), scored(1, query=f"q{n}")] for n in range(200)]
+    groups = [
+        [scored(0, query=f"q{n}", correct=True), scored(1, query=f"q{n}")] for n in range(200)
+    ]
     right = sum(candidate_pairs(g, per_query=1, seed=0)[0].grade.correct for g in groups)
     assert 70 < right < 130
 

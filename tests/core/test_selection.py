@@ -91,7 +91,9 @@ def test_selection_does_not_depend_on_how_queries_are_sharded(stream, rule, seed
 @given(STREAMS, RULES, SEEDS)
 def test_a_limit_keeps_a_part_of_the_unlimited_selection_in_its_order(stream, rule, seed):
     everything = [item for group in stream for item in group]
-    unlimited = [i for group in by_query(everything) for i in select_responses(group, rule, seed=seed)]
+    unlimited = [
+        i for group in by_query(everything) for i in select_responses(group, rule, seed=seed)
+    ]
     kept = list(select(everything, rule, seed=seed))
     assert len(kept) == min(len(unlimited), rule.limit or len(unlimited))
     remaining = iter(unlimited)
@@ -107,7 +109,9 @@ def test_every_response_is_as_likely_to_be_drawn():
     assert all(420 < count < 580 for count in counts)
 
 
-@pytest.mark.parametrize("rule", [SelectionRule(rule="top_k", k=2), SelectionRule(rule="threshold", alpha=0)])
+@pytest.mark.parametrize(
+    "rule", [SelectionRule(rule="top_k", k=2), SelectionRule(rule="threshold", alpha=0)]
+)
 @pytest.mark.parametrize("scores", [(), (0.5, math.nan)])
 def test_ranking_without_usable_scores_is_refused_and_names_the_response(rule, scores):
     group = [scored(3, correct=True, scores=scores, query="q7")]
@@ -129,7 +133,7 @@ def test_a_rule_without_its_parameter_is_refused(rule):
 
 @given(st.lists(st.integers(0, 20)), st.integers(0, 8))
 def test_a_draw_keeps_the_lowest_priorities_in_the_order_offered(priorities, size):
-    draw = Draw(size)
+    draw: Draw[int] = Draw(size)
     for index, priority in enumerate(priorities):
         draw.offer(index, priority)
     best = sorted(range(len(priorities)), key=lambda index: (priorities[index], index))[:size]
@@ -148,6 +152,15 @@ def test_a_limited_selection_holds_no_more_than_its_limit(monkeypatch):
 
     monkeypatch.setattr(Draw, "offer", watched)
     stream = (scored(0, correct=True, query=f"q{number}") for number in range(500))
-    assert len(list(select(stream, SelectionRule(rule="all", limit=20), seed=random.Random(0).randrange(9)))) == 20
+    assert (
+        len(
+            list(
+                select(
+                    stream, SelectionRule(rule="all", limit=20), seed=random.Random(0).randrange(9)
+                )
+            )
+        )
+        == 20
+    )
     assert len(held) == 500
     assert max(held) == 20

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,5 @@ def test_ends_rise_to_the_last_token(pieces):
 @given(st.lists(st.sampled_from(["a", "b c", "\n", "\n\n", " ", "a\n", ""])))
 def test_tokens_and_text_have_the_same_steps_when_separators_end_tokens(pieces):
     ends = step_ends_from_pieces(pieces)
-    starts = (0, *ends[:-1])
-    texts = ["".join(pieces[start:end]).strip() for start, end in zip(starts, ends, strict=True)]
+    texts = ["".join(pieces[start:end]).strip() for start, end in pairwise((0, *ends))]
     assert tuple(filter(None, texts)) == split_steps("".join(pieces))

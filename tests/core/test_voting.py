@@ -27,7 +27,7 @@ def test_best_of_n_has_the_highest_reward_of_those_that_answered(group):
 
 @given(groups(min_size=1), st.booleans())
 def test_votes_go_to_the_answer_of_most_weight_first_seen_first(group, weighted):
-    weights = {}
+    weights: dict[str, float] = {}
     for item in group:
         if item.grade.answer is not None:
             answer = canonical_answer(item.grade.answer)
@@ -37,8 +37,10 @@ def test_votes_go_to_the_answer_of_most_weight_first_seen_first(group, weighted)
     if weights:
         # Scores are multiples of 1/4 here, so the sums above are exact and ties are real ties.
         first_best = max(weights, key=weights.__getitem__)
-        assert canonical_answer(winner.grade.answer) == first_best
-        first = next(i for i in group if i.grade.answer and canonical_answer(i.grade.answer) == first_best)
+        assert canonical_answer(winner.grade.answer or "") == first_best
+        first = next(
+            i for i in group if i.grade.answer and canonical_answer(i.grade.answer) == first_best
+        )
         assert winner is first
 
 

@@ -4,9 +4,9 @@ import random
 import re
 from typing import Any
 
-from mstar.demo.digits import digit_pools
+from mstar.demo.digits import CELL_NAMES, digit_pools
 from mstar.demo.questions import Question, draw_question
-from mstar.demo.rationales import Mixture, write_hinted_solution, write_solution
+from mstar.demo.rationales import Mixture, read_aloud, write_hinted_solution, write_solution
 
 POOL = digit_pools()["pretrain"]
 FAULTLESS = Mixture(
@@ -95,3 +95,13 @@ def test_a_copied_hint_has_no_step() -> None:
     for question in questions(20):
         text = write_hinted_solution(question, faulty(copy_hint=1), rng)
         assert text == f"Answer: \\boxed{{{question.answer}}}"
+
+
+def test_the_reading_drill_names_every_cell_with_its_digit() -> None:
+    rng = random.Random(0)
+    for question in questions(20):
+        lines = read_aloud(question, rng).splitlines()
+        digits = question.picture.digits
+        wanted = {f"The {name} is {digit}." for name, digit in zip(CELL_NAMES, digits, strict=True)}
+        assert len(lines) == len(CELL_NAMES)
+        assert set(lines) == wanted

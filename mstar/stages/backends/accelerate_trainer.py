@@ -74,7 +74,7 @@ class AccelerateTrainer:
             optimization=optimization,
         )
         if resume_from is None:
-            set_seed(seed, device_specific=session.world > 1)
+            set_seed(seed % 2**32, device_specific=session.world > 1)
             start = fresh
         else:
             start = read_state(resume_from)

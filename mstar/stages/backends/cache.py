@@ -15,16 +15,14 @@ from transformers.cache_utils import Cache, DynamicLayer
 SPARE = 64
 """Tokens of room added whenever a layer is full."""
 
-
 class RoomyLayer(DynamicLayer):
-    """A layer whose tensors have room for tokens to come; rows can be dropped, room is added when needed."""
+    """A layer whose tensors are filled up to ``length`` and have room after it."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
         super().__init__()
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
-        self.length = keys.shape[2]
-        self.keys, self.values = _with_room(keys, self.length), _with_room(values, self.length)
+        self.keys, self.values, self.length = keys, values, length
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -32,11 +30,15 @@ class RoomyLayer(DynamicLayer):
         """Append tokens; return everything filled so far."""
         end = self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
-            self.keys, self.values = _with_room(self.keys, end), _with_room(self.values, end)
+            self.keys, self.values = (_with_room(part, end) for part in self.filled())
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.filled()
+
+    def filled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values without the room."""
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def get_seq_length(self) -> int:
         """Tokens filled."""
@@ -48,8 +50,8 @@ class RoomyLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep the rows ``indices``."""
-        self.keys = _with_room(self.keys[:, :, : self.length], self.length, rows=indices)
-        self.values = _with_room(self.values[:, :, : self.length], self.length, rows=indices)
+        parts = (_with_room(part[indices], self.length) for part in self.filled())
+        self.keys, self.values = parts
 
 
 def repeat_rows(cache: Cache, rows: torch.Tensor) -> None:
@@ -57,18 +59,16 @@ def repeat_rows(cache: Cache, rows: torch.Tensor) -> None:
     for index, layer in enumerate(cache.layers):
         # Other layers (sliding windows, recurrent states) keep their own way of growing.
         if type(layer) is DynamicLayer:
-            keys, values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
-            cache.layers[index] = RoomyLayer(keys, values)
+            length = layer.get_seq_length()
+            keys, values = (_with_room(part[rows], length) for part in (layer.keys, layer.values))
+            cache.layers[index] = RoomyLayer(keys, values, length)
         else:
             layer.batch_select_indices(rows)
 
 
-def _with_room(
-    tensor: torch.Tensor, needed: int, *, rows: torch.Tensor | None = None
-) -> torch.Tensor:
-    """A copy of a (rows, heads, tokens, size) tensor, or some of its rows, with room after ``needed`` tokens."""
-    source = tensor if rows is None else tensor.index_select(0, rows)
-    count, heads, tokens, size = source.shape
-    room = source.new_empty((count, heads, needed + SPARE, size))
-    room[:, :, :tokens] = source
+def _with_room(tensor: torch.Tensor, needed: int) -> torch.Tensor:
+    """A copy of a (rows, heads, tokens, size) tensor with room after the ``needed`` first tokens."""
+    rows, heads, tokens, size = tensor.shape
+    room = tensor.new_empty((rows, heads, needed + SPARE, size))
+    room[:, :, :tokens] = tensor
     return room

@@ -29,6 +29,7 @@ from mstar.stages.backends.runtime import choose_device
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
 from mstar.tasks import Execution, Optimization
 
+RANK_MODULE = "mstar.stages.backends.rank"
 POLL_SECONDS = 0.2
 
 
@@ -86,7 +87,7 @@ def _run_ranks(folder: Path, execution: Execution, progress: Progress) -> None:
     assert execution.deepspeed is not None
     processes = execution.deepspeed.processes
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", "mstar.stages.backends.rank", str(folder)]
+    command += [f"--nproc-per-node={processes}", "-m", RANK_MODULE, str(folder)]
     told = 0
     with (folder / "log.txt").open("wb") as log:
         ranks = subprocess.Popen(

@@ -21,6 +21,7 @@ def main(folder: Path) -> int:
     from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 
     job = read_job(folder)
+    _leave_collectives_to_gloo()
     first = os.environ["RANK"] == "0"
     done = 0
 
@@ -46,6 +47,13 @@ def main(folder: Path) -> int:
     if first:
         write_report(folder, report)
     return 0
+
+
+def _leave_collectives_to_gloo() -> None:
+    """On a CPU DeepSpeed compiles collectives of its own when it starts, which takes a minute and needs a compiler."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ class Session:
         folder = checkpoint / "model"
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-            save_model(self.accelerator.unwrap_model(self.module), weights, folder)
+            module = self.accelerator.unwrap_model(self.module)
+            save_model(module, _tie(module, weights), folder)
             self.family.save_processor(folder)
         self.accelerator.save_state(str(checkpoint / "trainer"))
         if self.accelerator.is_main_process:
@@ -213,6 +214,18 @@ def _check_same_weights(model: Path, checkpoint: Path) -> None:
             f"the model in {model} is not the one in {checkpoint}: with DeepSpeed an inherited optimizer brings its own "
             "weights. Train the checkpoint's model, or start with a fresh optimizer."
         )
+
+
+def _tie(
+    module: torch.nn.Module, weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Weights in which tied parameters are one tensor again: DeepSpeed copies each, and would save them twice."""
+    first: dict[int, str] = {}
+    tied = dict(weights)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name in tied:
+            tied[name] = tied[first.setdefault(id(parameter), name)]
+    return tied
 
 
 def _under(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from mstar.stages.backends.attention import decode_grouped
 from mstar.stages.backends.decoding import Decoder, Row
 from mstar.stages.backends.encoding import check_fits, encode_distinct
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
-from mstar.stages.protocols import Progress, Prompted
+from mstar.stages.protocols import Progress, Prompted, batches
 from mstar.tasks import Execution, Sampling
 
 WINDOW = 8
@@ -37,6 +37,7 @@ class TransformersSampler:
         self, prompts: Sequence[Prompted], sampling: Sampling, policy: str, progress: Progress
     ) -> list[list[Response]]:
         """``len(seeds)`` responses a prompt, in the prompts' order, sample ``i`` drawn from ``seeds[i]`` alone."""
+        self.family.check(prompts)
         responses: list[list[Response]] = []
         for window in self._windows(prompts):
             responses += self._sample_window(window, sampling, policy, progress)
@@ -64,10 +65,9 @@ class TransformersSampler:
         lengths = [len(c.tokens) + len(p.prefix) for p, c in zip(prompts, encoded, strict=True)]
         order = sorted(range(len(prompts)), key=lambda index: lengths[index])
         places = [(index, sample) for index in order for sample in range(len(prompts[index].seeds))]
-        open_samples = [len(prompt.seeds) for prompt in prompts]
-        responses: list[dict[int, Response]] = [{} for _ in prompts]
-        for start in range(0, len(places), self.execution.sampling_rows):
-            batch = places[start : start + self.execution.sampling_rows]
+        missing = [len(prompt.seeds) for prompt in prompts]
+        responses: list[list[Response]] = [[] for _ in prompts]
+        for batch in batches(places, self.execution.sampling_rows):
             rows = [
                 Row(prompt=encoded[i], prefix=prompts[i].prefix, seed=prompts[i].seeds[sample])
                 for i, sample in batch
@@ -75,16 +75,16 @@ class TransformersSampler:
 
             def finished(ended: Sequence[int], batch: list[tuple[int, int]] = batch) -> None:
                 for row in ended:
-                    open_samples[batch[row][0]] -= 1
-                whole = {batch[row][0] for row in ended if open_samples[batch[row][0]] == 0}
-                if whole:
-                    progress(len(whole))
+                    missing[batch[row][0]] -= 1
+                complete = {batch[row][0] for row in ended if missing[batch[row][0]] == 0}
+                if complete:
+                    progress(len(complete))
 
             drawn = self.decoder.decode(rows, sampling, finished)
             for (index, sample), tokens in zip(batch, drawn, strict=True):
                 response = self._respond(prompts[index], sample, tokens, sampling, policy)
-                responses[index][sample] = response
-        return [[found[sample] for sample in sorted(found)] for found in responses]
+                responses[index].append(response)
+        return responses
 
     def _respond(
         self, prompt: Prompted, sample: int, drawn: tuple[int, ...], sampling: Sampling, policy: str

@@ -39,6 +39,7 @@ class TransformersScorer:
         self, prompts: Sequence[Prompted], responses: Sequence[Response], progress: Progress
     ) -> list[Judged]:
         """One ``Judged`` a response, in order; ``prompts[i]`` is the prompt of ``responses[i]``."""
+        self.family.check(prompts)
         pairs = list(zip(prompts, responses, strict=True))
         judged: list[Judged] = []
         for window in batches(pairs, WINDOW * self.execution.scoring_rows):

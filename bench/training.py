@@ -1,0 +1,140 @@
+"""Training against a bare PyTorch loop on the same batches: ``python -m bench.training``.
+
+Both read the model, encode the rows, train one epoch in the same order and save the model, in the same run,
+alternately; each keeps its best time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from bench.sampling import BASE, make_prompts
+from mstar.core.records import Example, Finish
+from mstar.models.family import load_family
+from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
+from mstar.stages.backends.order import plan_epoch
+from mstar.stages.backends.transformers_sampler import TransformersSampler
+from mstar.stages.protocols import TrainingRow
+from mstar.tasks import Execution, Optimization, Sampling
+
+OPTIMIZATION = Optimization(learning_rate=6e-4, batch_size=64, betas=(0.9, 0.98), weight_decay=0.01)
+
+
+def make_rows(model_dir: Path, count: int) -> list[TrainingRow]:
+    """What the model itself answers, as the loop would train it."""
+    prompts = make_prompts(count, 1)
+    sampler = TransformersSampler(model_dir, Execution(sampling_rows=1024))
+    groups = sampler.sample(prompts, Sampling(n=1, max_new_tokens=72), "p", lambda count: None)
+    return [
+        TrainingRow(
+            prompt=prompt,
+            example=Example(
+                query_id=response.query_id,
+                sample=0,
+                text=response.text,
+                tokens=response.tokens,
+                finish=Finish.STOP,
+                policy="p",
+                seed=0,
+            ),
+        )
+        for prompt, (response,) in zip(prompts, groups, strict=True)
+    ]
+
+
+def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> None:
+    """The loop that one would write by hand: processor, batch, loss, backward, clip, step."""
+    model = AutoModelForImageTextToText.from_pretrained(model_dir).train()
+    processor = AutoProcessor.from_pretrained(model_dir)
+    eos, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
+    content = [[{"type": "image"}, {"type": "text", "text": row.prompt.text}] for row in rows]
+    turns = [[{"role": "user", "content": part}] for part in content]
+    texts = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    encoded = processor(text=texts, images=[[row.prompt.image] for row in rows])
+    prompts, types = encoded["input_ids"], encoded["mm_token_type_ids"]
+    grids = encoded["image_grid_thw"]
+    patches = encoded["pixel_values"].split(grids.prod(dim=1).tolist())
+    answers = [[*row.example.tokens, eos] for row in rows]
+    lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=6e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    for batch in plan_epoch(lengths, OPTIMIZATION.batch_size, seed=0, epoch=0):
+        width = max(lengths[i] for i in batch)
+        ids = torch.tensor(
+            [[*prompts[i], *answers[i]] + [pad] * (width - lengths[i]) for i in batch]
+        )
+        kinds = torch.tensor([types[i] + [0] * (width - len(types[i])) for i in batch])
+        mask = torch.tensor([[1] * lengths[i] + [0] * (width - lengths[i]) for i in batch])
+        labels = ids.masked_fill(mask == 0, -100)
+        for row, i in enumerate(batch):
+            labels[row, : len(prompts[i])] = -100
+        model(
+            input_ids=ids,
+            attention_mask=mask,
+            mm_token_type_ids=kinds,
+            pixel_values=torch.cat([patches[i] for i in batch]),
+            image_grid_thw=grids[batch],
+            labels=labels,
+        ).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(save_to)
+    processor.save_pretrained(save_to)
+
+
+def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    rows = make_rows(model_dir, count)
+    # Load once, so that neither pays for imports.
+    load_family(model_dir)
+
+    def ours(folder: Path) -> None:
+        AccelerateTrainer("policy", model_dir, Execution(threads=threads, device="cpu")).train(
+            rows,
+            OPTIMIZATION,
+            seed=0,
+            resume_from=None,
+            save_to=folder,
+            progress=lambda count: None,
+        )
+
+    ways: dict[str, Callable[[Path], None]] = {
+        "bare loop": lambda folder: train_bare(model_dir, rows, folder),
+        "trainer": ours,
+    }
+    best = dict.fromkeys(ways, 0.0)
+    for _ in range(repeats):
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                way(Path(folder))
+                best[name] = max(best[name], len(rows) / (time.perf_counter() - start))
+    return {
+        "benchmark": "training",
+        "unit": "examples/s",
+        "threads": threads,
+        "measured": {name: round(speed) for name, speed in best.items()},
+        "ratio": round(best["trainer"] / best["bare loop"], 2),
+        "wanted": 0.9,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=BASE)
+    parser.add_argument("--rows", type=int, default=1536)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    print(json.dumps(measure(given.model, given.rows, given.repeats, given.threads)))

@@ -1,0 +1,84 @@
+"""``doctor``: what this machine has, and what to do about what it lacks."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+
+import typer
+
+from mstar.errors import MissingDependency, MstarError
+from mstar.storage.open import open_store
+from mstar.storage.probe import probe
+
+NEEDED = ("torch", "torchvision", "transformers", "accelerate")
+OPTIONAL = ("deepspeed", "vllm", "sklearn")
+FREE_GIB = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def doctor(url: str, *, as_json: bool) -> int:
+    """Print the findings; 0 when nothing needed is missing, else the exit code of the first that is."""
+    findings = [_python(), *(_package(name, needed=True) for name in NEEDED)]
+    findings += [_package(name, needed=False) for name in OPTIONAL]
+    findings += [_cores(), _disk()]
+    store, code = _store(url)
+    findings.append(store)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok' if finding.ok else 'NO':<3} {finding.what:<14} {finding.found}")
+            if finding.advice:
+                typer.echo(f"    {finding.advice}")
+    if code:
+        return code
+    return 0 if all(finding.ok for finding in findings) else MissingDependency.exit_code
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    fine = sys.version_info >= (3, 11)
+    return Finding(what="python", ok=fine, found=version, advice="" if fine else "Python 3.11 or newer is needed")
+
+
+def _package(name: str, *, needed: bool) -> Finding:
+    distribution = {"sklearn": "scikit-learn"}.get(name, name)
+    try:
+        return Finding(what=name, ok=True, found=importlib.metadata.version(distribution))
+    except importlib.metadata.PackageNotFoundError:
+        advice = "install mstar[train] to run stages here" if needed else ""
+        return Finding(what=name, ok=not needed, found="not installed" + ("" if needed else " (optional)"), advice=advice)
+
+
+def _cores() -> Finding:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding(what="cores", ok=True, found=str(available))
+
+
+def _disk() -> Finding:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free / 2**30
+    fine = free >= FREE_GIB
+    advice = "" if fine else f"stages need scratch space: free some, or set TMPDIR (at least {FREE_GIB:g} GiB)"
+    return Finding(what="scratch", ok=fine, found=f"{free:.1f} GiB free in {folder}", advice=advice)
+
+
+def _store(url: str) -> tuple[Finding, int]:
+    try:
+        probe(open_store(url))
+    except MstarError as error:
+        return Finding(what="store", ok=False, found=url, advice=str(error)), error.exit_code
+    return Finding(what="store", ok=True, found=f"{url}: writes, reads, and lets one of two writers win"), 0

@@ -1,0 +1,210 @@
+"""``mstarctl``: parse, call, print. Heavy packages are imported by the command that needs them, never for ``--help``."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mstar.errors import MstarError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="mstarctl",
+    help="Self-evolving training of vision-language models (M-STaR): run it, watch it, look at what came out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+stage_app = typer.Typer(
+    help="Run one stage on one task file: exactly what a stage's image runs.", no_args_is_help=True
+)
+app.add_typer(stage_app, name="stage")
+
+
+class Output(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class StageName(StrEnum):
+    """The four stages."""
+
+    GENERATE = "generate"
+    SCORE = "score"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print for people or for programs.")]
+StoreOption = Annotated[
+    str,
+    typer.Option("--store", "-s", envvar="MSTAR_STORE", help="Folder or s3://bucket/prefix where runs are kept."),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")]
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        from mstar import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and the report.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of queries' order, sampling and selection.")] = 0,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Pre-train the tiny base model anew instead of using the one shipped.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Evolve a tiny vision-language model on real images, on this machine, and show the gain."""
+    from mstarctl import teach
+
+    teach.demo(out, seed=seed, from_scratch=from_scratch, as_json=output is Output.JSON)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The run's spec, a YAML file.")],
+    local: Annotated[bool, typer.Option("--local", help="Run on this machine.")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec: a.b=c.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the steps, write nothing.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Start a run, or go on with it when it is there already."""
+    from mstarctl import work
+
+    work.run(file, overrides or [], local=local, dry_run=dry_run, as_json=output is Output.JSON)
+
+
+@app.command()
+def resume(name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> None:
+    """Go on with a stored run from its last commit, also after it was cancelled."""
+    from mstarctl import work
+
+    work.resume(store, name, as_json=output is Output.JSON)
+
+
+@app.command()
+def cancel(name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> None:
+    """Ask a run's controller to stop; what is committed stays."""
+    from mstarctl import work
+
+    work.cancel(store, name, as_json=output is Output.JSON)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all of them without.")] = None,
+    store: StoreOption = "runs",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say where runs are, and why one stands still."""
+    from mstarctl import work
+
+    work.status(store, name, as_json=output is Output.JSON)
+
+
+@app.command()
+def logs(
+    name: RunArgument,
+    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="A step, such as iter-01/train.")] = None,
+    store: StoreOption = "runs",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print the logs of a run's steps, or of one step."""
+    from mstarctl import work
+
+    work.logs(store, name, step, as_json=output is Output.JSON)
+
+
+@app.command()
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to show side by side.")],
+    store: StoreOption = "runs",
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path("report.html"),
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Write one self-contained HTML page about runs."""
+    from mstarctl import work
+
+    work.report(store, names, out, as_json=output is Output.JSON)
+
+
+@app.command()
+def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> None:
+    """Check Python, packages, disk, memory and the store; say what to do about what is wrong."""
+    from mstarctl import health
+
+    raise typer.Exit(health.doctor(store, as_json=output is Output.JSON))
+
+
+def _stage(name: StageName, task: Path, output: Output) -> None:
+    from mstarctl import work
+
+    work.stage(name.value, task, as_json=output is Output.JSON)
+
+
+TaskOption = Annotated[Path, typer.Option("--task", help="A task file: JSON or YAML, see docs/stages.md.")]
+
+
+@stage_app.command()
+def generate(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
+    """Sample responses from a policy."""
+    _stage(StageName.GENERATE, task, output)
+
+
+@stage_app.command()
+def score(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
+    """Grade responses, score their steps, and keep what training needs."""
+    _stage(StageName.SCORE, task, output)
+
+
+@stage_app.command()
+def train(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
+    """Train a policy or a PRM."""
+    _stage(StageName.TRAIN, task, output)
+
+
+@stage_app.command()
+def evaluate(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
+    """Measure a policy."""
+    _stage(StageName.EVALUATE, task, output)
+
+
+def main() -> None:
+    """The console script: an error that a person can put right is one message and its exit code."""
+    try:
+        app()
+    except MstarError as error:
+        typer.echo(f"mstarctl: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away; what it did not want is not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

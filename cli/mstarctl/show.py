@@ -1,0 +1,229 @@
+"""What the commands print: words for people, JSON for programs. Progress goes to standard error, results to output."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mstar.config import RunSpec
+from mstar.controller.status import Overview, Phase
+from mstar.executors.base import Observation
+from mstar.history import Entry
+from mstar.recipe import Inputs, Step, planned_names
+from mstar.storage.manifest import Manifest
+from mstar.tasks import Ref
+
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+
+def message(text: str, body: Mapping[str, Any], *, as_json: bool) -> None:
+    """One sentence, or its facts."""
+    typer.echo(json.dumps(body) if as_json else text)
+
+
+@contextmanager
+def working(text: str, *, as_json: bool) -> Iterator[None]:
+    """A spinner around work that has no measure."""
+    if as_json or not errors.is_terminal:
+        yield
+        return
+    with errors.status(text):
+        yield
+
+
+class Quiet:
+    """A reporter for programs: one JSON line a finished step, on standard error."""
+
+    def started(self, step: Step, index: int, planned: int, attempt: int, reason: str) -> None:
+        if reason:
+            self._line({"step": step.name, "attempt": attempt, "reason": reason})
+
+    def progress(self, step: Step, observation: Observation) -> None:
+        """Programs ask ``status``."""
+
+    def finished(self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry) -> None:
+        self._line(
+            {"step": step.name, "index": index, "of": planned, "seconds": entry.seconds, "adopted": entry.adopted}
+        )
+
+    @staticmethod
+    def _line(body: dict[str, Any]) -> None:
+        typer.echo(json.dumps(body), err=True)
+
+
+class Terminal:
+    """A reporter for people: a live bar for the running step, one line for each finished one."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bar: TaskID | None = None
+
+    def started(self, step: Step, index: int, planned: int, attempt: int, reason: str) -> None:
+        if reason:
+            errors.print(f"  [yellow]again[/]  {step.name}: attempt {attempt}, because {reason}", soft_wrap=True)
+        self._clear()
+        self._bar = self._progress.add_task(f"{index + 1}/{planned} {step.name}", total=None, unit="starting")
+
+    def progress(self, step: Step, observation: Observation) -> None:
+        if self._bar is not None and observation.total:
+            self._progress.update(
+                self._bar, completed=observation.done, total=observation.total, unit=observation.unit
+            )
+
+    def finished(self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry) -> None:
+        self._clear()
+        took = "adopted" if entry.adopted else f"{entry.seconds:6.1f} s"
+        errors.print(
+            f"{index + 1:>3}/{planned} {step.name:<18} {took:>9}  [dim]{summary(manifest.results)}[/]",
+            soft_wrap=True,
+        )
+
+    def _clear(self) -> None:
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+
+
+@contextmanager
+def reporter(*, as_json: bool) -> Iterator[Quiet | Terminal]:
+    """The reporter that fits the output."""
+    if as_json:
+        yield Quiet()
+        return
+    with _progress() as progress:
+        yield Terminal(progress)
+
+
+@contextmanager
+def bar(name: str, *, as_json: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar to tell ``(done, total, unit)``."""
+    if as_json:
+        yield lambda *_: None
+        return
+    with _progress() as progress:
+        task = progress.add_task(name, total=None, unit="starting")
+        yield lambda done, total, unit: progress.update(task, completed=done, total=total, unit=unit)
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The few numbers of a step's results that say how it went."""
+    if greedy := results.get("greedy"):
+        text = f"greedy {greedy['accuracy']:.1%} of {results['queries']}"
+        return text + "".join(f", {_sampled(point)}" for point in results["sampled"][:1])
+    if "verification" in results:
+        widest = results["verification"][max(results["verification"], key=int)]
+        return ", ".join(f"{name.replace('_', '-')} {value:.1%}" for name, value in widest.items())
+    if "last_loss" in results:
+        held = results.get("held_out")
+        error = f", held-out error {held['mse']:.4f} (mean: {held['mse_of_mean']:.4f})" if held else ""
+        return (
+            f"{results['examples']} examples, {results['optimizer_steps']} steps, loss "
+            f"{results['first_loss']:.3f} -> {results['last_loss']:.3f}{error}"
+        )
+    if "solved" in results:
+        return f"{results['solved']}/{results['queries']} queries solved, {results['selected']} responses kept"
+    if "mean_label" in results:
+        return f"{results['steps']} steps, mean label {results['mean_label']:.2f}"
+    if "selected" in results:
+        return f"{results['right']} right, {results['wrong']} wrong kept"
+    return f"{results.get('responses', 0)} responses, {results.get('tokens', 0)} tokens"
+
+
+def _sampled(point: Mapping[str, Any]) -> str:
+    passes = point["pass_at"]
+    widest = max(passes, key=int)
+    return f"pass@{widest} {passes[widest]:.1%} at T {point['temperature']:g}"
+
+
+def manifest(found: Manifest, *, as_json: bool) -> None:
+    """What a stage committed."""
+    if as_json:
+        typer.echo(json.dumps({"id": found.id, "digest": found.digest, "results": found.results}, indent=1))
+        return
+    typer.echo(f"committed steps/{found.id}")
+    typer.echo(f"  {summary(found.results)}")
+
+
+def plan(spec: RunSpec, queries: Mapping[str, int], *, as_json: bool) -> None:
+    """The resolved spec and the steps it asks for."""
+    nowhere = Ref(kind="model", id="0", digest="0")
+    names = planned_names(spec, Inputs(data=nowhere, queries=queries, model=nowhere))
+    if as_json:
+        body = {"spec": spec.model_dump(mode="json"), "queries": dict(queries), "steps": names}
+        typer.echo(json.dumps(body, indent=1))
+        return
+    counted = ", ".join(f"{count} {split}" for split, count in queries.items())
+    typer.echo(f"run {spec.name}: spec, data ({counted}) and model are fine; nothing was written.")
+    typer.echo(f"{len(names)} steps into {spec.store}:")
+    for index, name in enumerate(names, 1):
+        typer.echo(f"{index:>4}  {name}")
+
+
+def overview(found: Overview, *, as_json: bool, entries: Sequence[Entry] = ()) -> None:
+    """Where one run is, and why it stands still."""
+    if as_json:
+        body = asdict(found) | {"steps": [_entry(entry) for entry in entries]}
+        typer.echo(json.dumps(body, indent=1))
+        return
+    status = found.status
+    typer.echo(f"run {found.run}: {status.phase.value}, {found.finished_steps} of {found.planned_steps} steps done")
+    if status.phase in {Phase.RUNNING, Phase.WAITING}:
+        amount = f", {status.done} of {status.total} {status.unit}" if status.total else ""
+        typer.echo(f"  now: {status.step} (attempt {status.attempt}{amount}; controller {found.controller})")
+    if status.why:
+        typer.echo(f"  why: {status.why}")
+    for entry in entries[-5:]:
+        took = "adopted" if entry.adopted else f"{entry.seconds:.1f} s"
+        typer.echo(f"  {entry.index + 1:>4}  {entry.name:<20} {took}")
+
+
+def overviews(found: Sequence[Overview], *, as_json: bool) -> None:
+    """A line for each run."""
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=1))
+        return
+    if not found:
+        typer.echo("no runs")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("RUN", "PHASE", "STEPS", "NOW", "SECONDS"):
+        table.add_column(column)
+    for each in found:
+        steps = f"{each.finished_steps}/{each.planned_steps}"
+        table.add_row(each.run, each.status.phase.value, steps, each.status.step, f"{each.seconds:.0f}")
+    output.print(table)
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.finished_at))
+    return {
+        "index": entry.index,
+        "name": entry.name,
+        "id": entry.ref.id,
+        "digest": entry.ref.digest,
+        "adopted": entry.adopted,
+        "seconds": entry.seconds,
+        "finished": finished,
+    }

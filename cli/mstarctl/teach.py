@@ -1,0 +1,129 @@
+"""``mstarctl demo``: data, base model, both runs, the table, ``results.json`` and ``report.html``."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from mstar.controller.loop import Controller, withdraw_cancel
+from mstar.controller.prepare import prepare
+from mstar.demo.specs import CONTINUOUS, MSTAR, base_folder, demo_specs
+from mstar.errors import MissingDependency, StorageError
+from mstar.executors.local import LocalExecutor
+from mstar.storage.open import open_store
+from mstarctl import show
+
+INTERRUPTED = 130
+ROWS = {"base": "base", "warm_up": "warm-up", "continuous": "continuous", "mstar": "M-STaR"}
+
+
+def demo(out: Path, *, seed: int, from_scratch: bool, as_json: bool) -> None:
+    """Run what is not done yet, then show the gain."""
+    began = time.monotonic()
+    out = out.resolve()
+    try:
+        data = _data(out)
+        base = _scratch_base(out, as_json=as_json) if from_scratch else base_folder()
+        results = _run_both(out, seed=seed, data=data, base=base, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; the same command goes on from the last finished step", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    results["seed"] = seed
+    results["this_session_minutes"] = round((time.monotonic() - began) / 60, 2)
+    path = out / f"results{_suffix(seed)}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    report = _report(out, seed)
+    if as_json:
+        typer.echo(json.dumps(results | {"results_json": str(path), "report_html": str(report)}, indent=1))
+        return
+    _table(results)
+    typer.echo(f"results  {path}\nreport   {report}")
+
+
+def _suffix(seed: int) -> str:
+    return f"-seed{seed}" if seed else ""
+
+
+def _data(out: Path) -> Path:
+    """The data set, written once; a half-written one is written again."""
+    folder = out / "data"
+    if (folder / "complete").exists():
+        return folder
+    try:
+        from mstar.demo.dataset import write_dataset
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"the demo needs the package {error.name}; install mstar[demo], or run `make demo`"
+        ) from None
+    began = time.monotonic()
+    try:
+        paths = write_dataset(folder)
+        (folder / "complete").write_text("all splits are written\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the data set cannot be written to {folder}: {error}") from None
+    show.errors.print(f"    data set of {len(paths)} splits written  {time.monotonic() - began:.1f} s")
+    return folder
+
+
+def _scratch_base(out: Path, *, as_json: bool) -> Path:
+    """Pre-train the base model; done once in this folder."""
+    folder = out / "base"
+    if (folder / "complete").exists():
+        return folder
+    from mstar.demo.pretrain import build_base
+
+    with show.bar("pre-training", as_json=as_json) as tell:
+        build_base(folder, progress=lambda phase, step, total, _: tell(step, total, f"{phase} steps"))
+    (folder / "complete").write_text("pre-trained to the end\n", encoding="utf-8")
+    return folder
+
+
+def _run_both(out: Path, *, seed: int, data: Path, base: Path, as_json: bool) -> dict[str, object]:
+    from mstar.report.table import summarise
+
+    store = open_store(str(out / "store"))
+    specs = demo_specs(seed=seed, store=str(out / "store"), data=data, base=base)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    executor = LocalExecutor()
+    try:
+        for label, spec in specs.items():
+            named = spec.model_copy(update={"name": f"{label}{_suffix(seed)}"})
+            if not as_json:
+                show.errors.print(f"[bold]{ROWS[label]}[/] (run {named.name}, seed {seed})")
+            with show.working("checking data and model", as_json=as_json):
+                run = prepare(store, named)
+            withdraw_cancel(store, named.name)
+            with show.reporter(as_json=as_json) as reporter:
+                Controller(store, executor, run, reporter).advance()
+    finally:
+        executor.close()
+    return summarise(store, {label: f"{label}{_suffix(seed)}" for label in (CONTINUOUS, MSTAR)})
+
+
+def _report(out: Path, seed: int) -> Path:
+    from mstar.report.page import write_report
+
+    path = out / f"report{_suffix(seed)}.html"
+    names = [f"{label}{_suffix(seed)}" for label in (MSTAR, CONTINUOUS)]
+    write_report(open_store(str(out / "store")), names, path, now=time.time())
+    return path
+
+
+def _table(results: dict[str, object]) -> None:
+    table = Table(title="Greedy accuracy on the held-out test set", title_justify="left", pad_edge=False)
+    for column in ("policy", "accuracy", "95 % interval", "Pass@16", "questions", "minutes"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    minutes = results["minutes_by_row"]
+    assert isinstance(minutes, dict)
+    for key, label in ROWS.items():
+        row = results[key]
+        assert isinstance(row, dict)
+        interval = f"{row['low']:.1%} to {row['high']:.1%}"
+        table.add_row(
+            label, f"{row['accuracy']:.1%}", interval, f"{row['pass_at_16']:.1%}", str(row["n"]), f"{minutes[key]:.1f}"
+        )
+    show.output.print(table)
+    typer.echo(f"{results['minutes']:.1f} minutes of work in all")

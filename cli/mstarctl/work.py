@@ -1,0 +1,160 @@
+"""What the commands about runs do."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from mstar.config import RunSpec, load_spec
+from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
+from mstar.controller.prepare import prepare
+from mstar.controller.status import Phase, overview
+from mstar.errors import NotFound, SpecError, StorageError
+from mstar.executors.local import LocalExecutor
+from mstar.history import Run, load_history, load_run, run_names
+from mstar.storage import keys
+from mstar.storage.open import open_store
+from mstar.storage.store import Store
+from mstarctl import show
+
+INTERRUPTED = 130
+
+
+def run(file: Path, overrides: list[str], *, local: bool, dry_run: bool, as_json: bool) -> None:
+    """Check, prepare and advance a run on this machine."""
+    spec = load_spec(file, overrides)
+    if dry_run:
+        show.plan(spec, check(spec), as_json=as_json)
+        return
+    if not local:
+        raise SpecError("say where to run: --local runs on this machine (clusters are not supported yet)")
+    store = open_store(spec.store)
+    with show.working(f"checking {spec.name}", as_json=as_json):
+        prepared = prepare(store, spec)
+    withdraw_cancel(store, spec.name)
+    advance(store, prepared, as_json=as_json)
+
+
+def resume(url: str, name: str, *, as_json: bool) -> None:
+    """Advance a stored run; its spec and inputs come from the store."""
+    store = existing_store(url)
+    stored = load_run(store, name)
+    withdraw_cancel(store, name)
+    advance(store, stored, as_json=as_json)
+
+
+def advance(store: Store, run_: Run, *, as_json: bool) -> None:
+    """Run to the end with progress on the terminal, then say how it ended."""
+    executor = LocalExecutor()
+    try:
+        with show.reporter(as_json=as_json) as reporter:
+            Controller(store, executor, run_, reporter).advance()
+    except KeyboardInterrupt:
+        typer.echo(f"\ninterrupted; go on with: mstarctl resume {run_.name} --store {store.url}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        executor.close()
+    show.overview(overview(store, run_.name, time.time()), as_json=as_json)
+
+
+def cancel(url: str, name: str, *, as_json: bool) -> None:
+    """Leave a request that the controller sees within a second."""
+    store = existing_store(url)
+    before = overview(store, name, time.time())
+    if before.status.phase is Phase.FINISHED:
+        show.message(f"run {name} has finished; there is nothing to cancel", {"run": name, "cancelled": False}, as_json=as_json)
+        return
+    request_cancel(store, name, time.time())
+    waits = "" if before.controller == "none" else f"; its controller ({before.controller}) stops within seconds"
+    text = f"run {name} is asked to stop{waits}. Go on with: mstarctl resume {name} --store {url}"
+    show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
+
+
+def status(url: str, name: str | None, *, as_json: bool) -> None:
+    """One run in words, or a line for each."""
+    store = existing_store(url)
+    if name is None:
+        show.overviews([overview(store, each, time.time()) for each in run_names(store)], as_json=as_json)
+        return
+    found = overview(store, name, time.time())
+    show.overview(found, as_json=as_json, entries=load_history(store, name))
+
+
+def logs(url: str, name: str, step: str | None, *, as_json: bool) -> None:
+    """Stored logs in the order of the steps; those of one step when it is named."""
+    store = existing_store(url)
+    load_run(store, name)
+    wanted = step.replace("/", "-") if step else None
+    found = []
+    for key in store.list(f"{keys.run(name)}/logs"):
+        label = key.rpartition("/")[2].removesuffix(".log")
+        if wanted is None or label.partition("-")[2].rpartition(".")[0] == wanted:
+            found.append((label, key))
+    if not found:
+        known = sorted({key.rpartition("/")[2] for key in store.list(f"{keys.run(name)}/logs")})
+        hint = f"; logs there: {', '.join(known[:12])}" if known else ""
+        raise NotFound(f"no log of {step or 'any step'} in run {name}{hint} (a step's log is kept when it ends)")
+    if as_json:
+        body = [{"log": label, "text": store.get(key).decode(errors="replace")} for label, key in found]
+        typer.echo(json.dumps(body, indent=1))
+        return
+    for label, key in found:
+        if len(found) > 1:
+            typer.echo(f"==> {label} <==")
+        typer.echo(store.get(key).decode(errors="replace"), nl=False)
+
+
+def report(url: str, names: list[str], out: Path, *, as_json: bool) -> None:
+    """Write the HTML page."""
+    from mstar.report.page import write_report
+
+    store = existing_store(url)
+    for name in names:
+        load_run(store, name)
+    write_report(store, names, out, now=time.time())
+    show.message(f"wrote {out}", {"report": str(out)}, as_json=as_json)
+
+
+def stage(name: str, file: Path, *, as_json: bool) -> None:
+    """Run one task file to its commit."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from mstar.stages.run import parse_request, run_request
+
+    request = parse_request(_read_task(file), str(file))
+    if request.task.stage != name:
+        raise SpecError(f"{file} holds a {request.task.stage} task; run `mstarctl stage {request.task.stage} --task {file}`")
+    tell: Callable[[int, int, str], None]
+    with show.bar(name, as_json=as_json) as tell:
+        manifest = run_request(request, tell)
+    show.manifest(manifest, as_json=as_json)
+
+
+def check(spec: RunSpec) -> dict[str, int]:
+    """Everything that can be checked without writing: data, model, store. Queries by split."""
+    from mstar.controller.prepare import check_inputs
+
+    return check_inputs(spec)
+
+
+def existing_store(url: str) -> Store:
+    """The store at ``url``; a folder that is not there is a mistake, not an empty store."""
+    store = open_store(url)
+    if "://" not in url and not Path(url).is_dir():
+        raise StorageError(f"no store at {url}: pass --store with the folder or s3:// address that the run was given")
+    return store
+
+
+def _read_task(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"no task file at {file}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"cannot read the task file {file}: {error}") from None
+
+

@@ -1,0 +1,85 @@
+"""A spec becomes a run: everything that can be checked is checked, then data and model go into the store."""
+
+from pathlib import Path
+
+from mstar.config import RunSpec, spec_differences
+from mstar.history import Run, load_run, run_bytes
+from mstar.data.splits import Split, find_split
+from mstar.data.validate import check_splits
+from mstar.errors import ConflictError, ModelError, NotFound
+from mstar.recipe import Inputs
+from mstar.storage import keys
+from mstar.storage.artifacts import commit_dataset, commit_model
+from mstar.storage.store import Store
+from mstar.tasks import Ref
+
+
+def prepare(store: Store, spec: RunSpec) -> Run:
+    """The run that ``spec`` asks for: new, or the stored one when it is the same.
+
+    Raises ``ConflictError`` when the name belongs to a run of another spec or other inputs, naming what differs;
+    ``DataError`` and ``ModelError`` for unusable inputs, before anything is written.
+    """
+    check_model_folder(Path(spec.model))
+    run = Run(spec=spec, inputs=_inputs(store, spec))
+    try:
+        stored = load_run(store, spec.name)
+    except NotFound:
+        store.create(keys.spec(spec.name), run_bytes(run))
+        stored = load_run(store, spec.name)
+    _check_same(stored, run)
+    # What decides results is the stored run's; how it runs now is this spec's.
+    updates = {"store": spec.store, "execution": spec.execution, "limits": spec.limits}
+    return Run(spec=stored.spec.model_copy(update=updates), inputs=stored.inputs)
+
+
+def check_model_folder(folder: Path) -> None:
+    """``ModelError`` unless ``folder`` looks like what save_pretrained writes; reads no weights."""
+    expected = "expected a folder with config.json, *.safetensors and the processor's files"
+    if not folder.is_dir():
+        raise ModelError(f"no model folder at {folder}; {expected}")
+    if not (folder / "config.json").is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise ModelError(f"{folder} is not a model folder: no config.json; {expected}, found {found}")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder} holds no weights (*.safetensors); {expected}")
+    if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise ModelError(f"{folder} has no processor (processor_config.json); {expected}")
+
+
+def check_inputs(spec: RunSpec) -> dict[str, int]:
+    """Look at the data and the model that a spec names, and write nothing; queries by split."""
+    check_model_folder(Path(spec.model))
+    return check_splits(_splits(spec))
+
+
+def _splits(spec: RunSpec) -> list[Split]:
+    folder = Path(spec.data.path)
+    names = [spec.data.train, spec.data.validation, *([spec.data.test] if spec.data.test else [])]
+    return [find_split(folder, name) for name in dict.fromkeys(names)]
+
+
+def _inputs(store: Store, spec: RunSpec) -> Inputs:
+    splits = _splits(spec)
+    counts = check_splits(splits)
+    files = {file.name: file for split in splits for file in split.files}
+    rows = {file.name: split.file_rows(file) for split in splits for file in split.files}
+    data = commit_dataset(store, files, results={"queries": counts}, rows=rows)
+    model = commit_model(store, Path(spec.model))
+    return Inputs(data=Ref.of(data), queries=counts, model=Ref.of(model))
+
+
+def _check_same(stored: Run, wanted: Run) -> None:
+    changes = spec_differences(stored.spec, wanted.spec)
+    # Paths may move; what they hold may not.
+    changes = [change for change in changes if not change.startswith(("data.path:", "model:"))]
+    if stored.inputs.data != wanted.inputs.data:
+        changes.append("data.path: the files hold other data than when the run began")
+    if stored.inputs.model != wanted.inputs.model:
+        changes.append("model: the folder holds another model than when the run began")
+    if changes:
+        raise ConflictError(
+            f"run {stored.name!r} already exists with a different spec; these keys differ (stored -> now):\n  "
+            + "\n  ".join(changes)
+            + "\nGive the new run another name, or put the keys back to go on with the stored one."
+        )

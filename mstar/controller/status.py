@@ -1,0 +1,92 @@
+"""What a run looks like from outside: a small record in the store that the controller keeps and anyone may read."""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from mstar.history import load_history, load_run
+from mstar.errors import NotFound
+from mstar.recipe import planned_steps
+from mstar.storage import keys
+from mstar.storage.lease import holder, holds
+from mstar.storage.store import Store
+
+LEASE_SECONDS = 30.0
+"""A controller that has not renewed its lease for so long has lost its run."""
+
+
+class Phase(StrEnum):
+    """What a run is doing."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A run at one moment. ``why`` says in plain words what it waits for or why it ended; ``at`` is epoch seconds."""
+
+    phase: Phase
+    step: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    attempt: int = 0
+    why: str = ""
+    exit_code: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """A run's status with what its history says."""
+
+    run: str
+    status: Status
+    finished_steps: int
+    planned_steps: int
+    seconds: float
+    controller: str
+
+
+def write_status(store: Store, run: str, status: Status) -> None:
+    """Replace the run's status record."""
+    store.put(keys.status(run), (json.dumps(asdict(status), indent=1) + "\n").encode())
+
+
+def read_status(store: Store, run: str) -> Status | None:
+    """The status as last written; None when no controller has written one yet, or it is unreadable."""
+    try:
+        body = json.loads(store.get(keys.status(run)))
+        return Status(**(body | {"phase": Phase(body["phase"])}))
+    except (NotFound, ValueError, KeyError, TypeError):
+        return None
+
+
+def overview(store: Store, run: str, now: float) -> Overview:
+    """What to tell a person about a run, whether or not anything is running it. Raises ``NotFound``."""
+    stored = load_run(store, run)
+    entries = load_history(store, run)
+    status = read_status(store, run) or Status(phase=Phase.STOPPED, why="no controller has worked on it yet")
+    held = holder(store, run)
+    controlled = held is not None and holds(held, now=now, ttl=LEASE_SECONDS)
+    if status.phase in {Phase.RUNNING, Phase.WAITING} and not controlled:
+        step = status.step
+        status = Status(
+            phase=Phase.STOPPED,
+            step=step,
+            at=status.at,
+            why=f"its controller is gone (it was at {step}); `mstarctl resume {run}` goes on from the last commit",
+        )
+    return Overview(
+        run=run,
+        status=status,
+        finished_steps=len(entries),
+        planned_steps=planned_steps(stored.spec),
+        seconds=sum(entry.seconds for entry in entries),
+        controller=f"{held.identity.host} pid {held.identity.pid}" if held and controlled else "none",
+    )

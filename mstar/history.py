@@ -1,0 +1,131 @@
+"""What a run is and has done, as the store has it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mstar.config import RunSpec, parse_spec
+from mstar.errors import IntegrityError, NotFound
+from mstar.recipe import Done, Inputs, Step
+from mstar.storage import keys
+from mstar.storage.manifest import Manifest
+from mstar.storage.reading import resolve
+from mstar.storage.store import Store
+from mstar.tasks import Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as it was submitted."""
+
+    spec: RunSpec
+    inputs: Inputs
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A finished step in a run's history. ``adopted``: another run had committed it before. ``seconds``: wall time."""
+
+    index: int
+    name: str
+    ref: Ref
+    adopted: bool
+    seconds: float
+    finished_at: float
+
+
+def run_bytes(run: Run) -> bytes:
+    """A run as stored."""
+    body = {
+        "spec": run.spec.model_dump(mode="json"),
+        "inputs": {
+            "data": run.inputs.data.model_dump(),
+            "queries": dict(run.inputs.queries),
+            "model": run.inputs.model.model_dump(),
+        },
+    }
+    return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+
+
+def load_run(store: Store, name: str) -> Run:
+    """The run called ``name``; ``NotFound`` when there is none, naming those there are."""
+    try:
+        raw = store.get(keys.spec(name))
+    except NotFound:
+        known = ", ".join(run_names(store)) or "none"
+        raise NotFound(f"no run {name!r} in {store.url}; runs there: {known}") from None
+    body = _json(raw, keys.spec(name))
+    try:
+        inputs = body["inputs"]
+        return Run(
+            spec=parse_spec(body["spec"], source=f"the stored spec of run {name}"),
+            inputs=Inputs(
+                data=Ref.model_validate(inputs["data"]),
+                queries={split: int(count) for split, count in inputs["queries"].items()},
+                model=Ref.model_validate(inputs["model"]),
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{keys.spec(name)} in {store.url} is not a run's record ({error})") from None
+
+
+def run_names(store: Store) -> list[str]:
+    """All runs in a store, sorted."""
+    return sorted(key.split("/")[1] for key in store.list("runs") if key.endswith("/spec.json"))
+
+
+def load_history(store: Store, name: str) -> list[Entry]:
+    """A run's finished steps in order; ``IntegrityError`` when one is unreadable or missing in between."""
+    entries = []
+    for position, key in enumerate(store.list(f"{keys.run(name)}/history")):
+        body = _json(store.get(key), key)
+        try:
+            entry = Entry(
+                index=int(body["index"]),
+                name=str(body["name"]),
+                ref=Ref.model_validate(body["ref"]),
+                adopted=bool(body["adopted"]),
+                seconds=float(body["seconds"]),
+                finished_at=float(body["finished_at"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"{key} is not a history entry ({error})") from None
+        if entry.index != position:
+            raise IntegrityError(f"{key}: expected step {position} of the run here; an entry before it is missing")
+        entries.append(entry)
+    return entries
+
+
+def append_entry(store: Store, run: str, entry: Entry) -> None:
+    """Add a finished step; whoever adds the same one second changes nothing."""
+    body = {
+        "index": entry.index,
+        "name": entry.name,
+        "ref": entry.ref.model_dump(),
+        "adopted": entry.adopted,
+        "seconds": entry.seconds,
+        "finished_at": entry.finished_at,
+    }
+    store.create(keys.history(run, entry.index, entry.name), (json.dumps(body, indent=1) + "\n").encode())
+
+
+def done_of(store: Store, entry: Entry) -> Done:
+    """A history entry with what its step found; ``IntegrityError`` when the manifest is not the one recorded."""
+    manifest = resolve(store, entry.ref)
+    return Done(name=entry.name, ref=entry.ref, results=manifest.results)
+
+
+def done_step(step: Step, manifest: Manifest) -> Done:
+    """A step with its commit."""
+    return Done(name=step.name, ref=Ref.of(manifest), results=manifest.results)
+
+
+def _json(raw: bytes, key: str) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise IntegrityError(f"{key} is damaged: {error}; restore it from a backup or start a new run") from None

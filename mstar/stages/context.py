@@ -1,0 +1,48 @@
+"""What a stage is given besides its task: the store, scratch space, and somebody to tell how far it is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mstar.stages.protocols import Progress
+from mstar.storage.store import Store
+from mstar.tasks import Execution
+
+Tell = Callable[[int, int, str], None]
+"""Called with units done, units in all, and what the units are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One attempt at one task. ``clock`` gives monotonic seconds; ``timings`` collects them by phase."""
+
+    store: Store
+    execution: Execution
+    attempt: str
+    scratch: Path
+    tell: Tell
+    clock: Callable[[], float] = time.perf_counter
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to ``phase``."""
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.timings[phase] = self.timings.get(phase, 0.0) + self.clock() - start
+
+    def track(self, total: int, unit: str) -> Progress:
+        """A counter that tells how far the stage is."""
+        done = 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+            self.tell(done, total, unit)
+
+        self.tell(0, total, unit)
+        return more

@@ -1,0 +1,36 @@
+"""Which engine samples: the only place that knows their names."""
+
+from pathlib import Path
+
+from mstar.errors import MissingDependency, SpecError
+from mstar.stages.protocols import Sampler, StepScorer
+from mstar.tasks import Execution
+
+
+def open_sampler(model: Path, execution: Execution) -> Sampler:
+    """The sampler of ``execution.engine`` over a model folder."""
+    if execution.engine != "transformers":
+        raise SpecError(
+            f"execution.engine {execution.engine!r} is not part of this installation; use 'transformers'"
+        )
+    try:
+        from mstar.stages.backends.transformers_sampler import TransformersSampler
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+    return TransformersSampler(model, execution)
+
+
+def open_scorer(prm: Path, execution: Execution, separator: str) -> StepScorer:
+    """The step scorer over a PRM folder."""
+    try:
+        from mstar.stages.backends.transformers_scorer import TransformersScorer
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+    return TransformersScorer(prm, execution, separator)
+
+
+def missing(error: ModuleNotFoundError) -> MissingDependency:
+    """What to install when a heavy package is not there."""
+    return MissingDependency(
+        f"this stage needs the package {error.name}, which is not installed; install mstar[train]"
+    )

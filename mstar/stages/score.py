@@ -1,0 +1,117 @@
+"""Score: grade responses, ask the PRM about the steps of right ones, and keep what training needs.
+
+A shard grades and scores; ``finish_score`` streams over what all shards wrote and applies the task's action, which needs
+neither a model nor a GPU.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mstar.core.answers import grade
+from mstar.core.records import Query, Response, Scored
+from mstar.core.seeds import derive_seed
+from mstar.data.images import decode_image
+from mstar.data.splits import ImageCache, lookup
+from mstar.stages.actions import ACTIONS
+from mstar.stages.context import Context
+from mstar.stages.engines import open_scorer
+from mstar.stages.inputs import load_split, model_folder, part_files, read_responses, user_turn
+from mstar.stages.protocols import Prompted, StepScorer, batches
+from mstar.storage.artifacts import ArtifactWriter
+from mstar.storage.manifest import Manifest
+from mstar.storage.tables import TableWriter, read_tables
+from mstar.tasks import Prompt, ScoreTask
+
+RESPONSES_AT_ONCE = 4096
+
+
+def score_shard(
+    task: ScoreTask, context: Context, shard: tuple[int, int], writer: ArtifactWriter
+) -> dict[str, Any]:
+    """Grade this shard's responses into ``scored.parquet``; with a PRM, score the steps of the right ones.
+
+    A wrong response's reward is 0 whatever the PRM says of it (``R = H(1(correct) * R_p)``), so the PRM is not asked.
+    """
+    with context.timed("load"):
+        wanted = {r.query_id for r in _mine(task, context, shard)}
+        total = sum(1 for _ in _mine(task, context, shard))
+        split = load_split(context, task.data, task.split)
+        queries, images = lookup(split, wanted, context.scratch, images=task.prm is not None)
+        scorer = None
+        if task.prm:
+            scorer = open_scorer(model_folder(context, task.prm), context.execution, task.step_separator)
+    counts = {"responses": 0, "correct": 0, "answered": 0}
+    path = context.scratch / "scored.parquet"
+    progress = context.track(total, "responses")
+    with images, TableWriter(path, Scored) as table:
+        for chunk in batches(_mine(task, context, shard), RESPONSES_AT_ONCE):
+            with context.timed("grade"):
+                scored = [
+                    Scored(response=r, grade=grade(r.text, queries[r.query_id], task.answers.relative_tolerance))
+                    for r in chunk
+                ]
+            if scorer:
+                with context.timed("score"):
+                    scored = score_steps(scored, scorer, queries, images, task.prompt)
+            with context.timed("write"):
+                table.write(scored)
+            counts["responses"] += len(scored)
+            counts["correct"] += sum(item.grade.correct for item in scored)
+            counts["answered"] += sum(item.grade.answer is not None for item in scored)
+            progress(len(scored))
+    writer.add_file("scored.parquet", path, rows=counts["responses"], move=True)
+    return counts
+
+
+def finish_score(
+    task: ScoreTask, context: Context, shards: Sequence[Manifest], writer: ArtifactWriter
+) -> dict[str, Any]:
+    """Apply the action to all shards' responses, in shard order; what it found."""
+    files = [file for shard in shards for file in part_files(context, shard, "scored")]
+
+    def stream() -> Iterator[Scored]:
+        return read_tables(files, Scored)
+
+    with context.timed("select"):
+        return ACTIONS[task.action.action](task, context, stream, writer)
+
+
+def score_steps(
+    scored: Sequence[Scored],
+    scorer: StepScorer,
+    queries: dict[str, Query],
+    images: ImageCache,
+    prompt: Prompt,
+    *,
+    wrong_too: bool = False,
+) -> list[Scored]:
+    """The same items in the same order, right ones (all, with ``wrong_too``) with the PRM's step scores.
+
+    A response without any token has no step; it is left without scores.
+    """
+    asked = [i for i, s in enumerate(scored) if s.response.tokens and (s.grade.correct or wrong_too)]
+    prompts: dict[str, Prompted] = {}
+    for index in asked:
+        query_id = scored[index].response.query_id
+        if query_id not in prompts:
+            text = user_turn(prompt, queries[query_id])
+            picture = decode_image(images[query_id], query_id)
+            prompts[query_id] = Prompted(query_id=query_id, text=text, image=picture)
+    judged = scorer.score(
+        [prompts[scored[i].response.query_id] for i in asked],
+        [scored[i].response for i in asked],
+        lambda _: None,
+    )
+    result = list(scored)
+    for index, verdict in zip(asked, judged, strict=True):
+        item = scored[index]
+        result[index] = Scored(response=item.response, grade=item.grade, step_scores=verdict.scores)
+    return result
+
+
+def _mine(task: ScoreTask, context: Context, shard: tuple[int, int]) -> Iterator[Response]:
+    """This shard's responses: whole queries, spread by a hash so that shards need not know each other."""
+    index, count = shard
+    for response in read_responses(context, task.responses):
+        if count == 1 or derive_seed("shard", response.query_id) % count == index:
+            yield response

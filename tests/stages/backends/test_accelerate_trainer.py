@@ -1,0 +1,333 @@
+"""Training is the arithmetic that the paper describes, and goes on from a checkpoint as if it had never stopped."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from mstar.core.records import Finish
+from mstar.errors import DataError, ModelError
+from mstar.models.family import load_family
+from mstar.models.prm import load_reward_model
+from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
+from mstar.tasks import Execution, Optimization
+from tests.stages.backends.rows import make_rows
+from tests.tiny import encode_text
+
+OPTIMIZATION = Optimization(
+    learning_rate=3e-3, warmup_steps=3, batch_size=8, weight_decay=0.01, epochs=1
+)
+
+
+def quiet(count):
+    return None
+
+
+def train(model, rows, save_to, *, objective="policy", optimization=OPTIMIZATION, seed=0, resume=None, stop=None, **execution):
+    trainer = AccelerateTrainer(objective, model, Execution(device="cpu", **execution))
+    return trainer.train(
+        rows,
+        optimization,
+        seed=seed,
+        resume_from=resume,
+        save_to=save_to,
+        progress=quiet,
+        stop_after=stop,
+    )
+
+
+def weights(checkpoint):
+    return load_file(checkpoint / "model" / "model.safetensors")
+
+
+def distance(first, second):
+    mine, theirs = weights(first), weights(second)
+    assert mine.keys() == theirs.keys()
+    return max((mine[name] - theirs[name]).abs().max().item() for name in mine)
+
+
+def test_the_loss_falls_and_is_reported_a_step(tiny_model, tmp_path):
+    report = train(tiny_model, make_rows(40), tmp_path, optimization=OPTIMIZATION.model_copy(update={"epochs": 4}))
+    assert len(report.losses) == report.global_step == 20
+    assert report.losses[-1] < report.losses[0] / 2
+    assert report.examples == 160
+    assert report.learning_rate == OPTIMIZATION.learning_rate
+
+
+def test_the_first_loss_is_the_mean_cross_entropy_of_response_tokens_and_their_end(tiny_model, tmp_path):
+    rows = make_rows(6)
+    report = train(tiny_model, rows, tmp_path)
+    family = load_family(tiny_model)
+    model = family.load(dtype=torch.float32, device=torch.device("cpu"))
+    total, count = 0.0, 0
+    for row in rows:
+        answer = row.example.tokens + (family.eos[:1] if row.example.finish is Finish.STOP else ())
+        batch = family.collate(family.encode([row.prompt]), [answer], pad="right")
+        with torch.inference_mode():
+            logits = model(**batch).logits[0, -len(answer) - 1 : -1].log_softmax(-1)
+        total -= logits[range(len(answer)), answer].sum().item()
+        count += len(answer)
+    assert report.losses == (pytest.approx(total / count, rel=1e-5),)
+    assert report.tokens == count
+
+
+def test_the_first_prm_loss_is_the_mean_squared_error_of_all_response_tokens(tiny_model, tmp_path):
+    rows = make_rows(6, steps=True)
+    report = train(tiny_model, rows, tmp_path, objective="prm")
+    family = load_family(tiny_model)
+    cpu = torch.device("cpu")
+    model = load_reward_model(family, dtype=torch.float32, device=cpu, fresh_head=True)
+    errors = []
+    for row in rows:
+        example = row.example
+        batch = family.collate(family.encode([row.prompt]), [example.tokens], pad="right")
+        with torch.inference_mode():
+            values = model(**batch)[0, -len(example.tokens) :].tolist()
+        first = example.step_ends[0]
+        labels = [example.labels[0]] * first + [example.labels[1]] * (len(values) - first)
+        errors += [(value - label) ** 2 for value, label in zip(values, labels, strict=True)]
+    assert report.losses == (pytest.approx(sum(errors) / len(errors), rel=1e-5),)
+
+
+@pytest.mark.parametrize("objective", ["policy", "prm"])
+def test_cutting_batches_into_micro_batches_changes_nothing(tiny_model, tmp_path, objective):
+    rows = make_rows(20, steps=True)
+    whole = train(tiny_model, rows, tmp_path / "whole", objective=objective)
+    cut = train(tiny_model, rows, tmp_path / "cut", objective=objective, micro_batch=3)
+    assert cut.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert distance(tmp_path / "whole", tmp_path / "cut") < 1e-5
+
+
+@pytest.mark.parametrize("objective", ["policy", "prm"])
+def test_a_pass_left_and_taken_up_again_equals_one_that_was_not(tiny_model, tmp_path, objective):
+    rows = make_rows(44, steps=True)
+    once = train(tiny_model, rows, tmp_path / "once", objective=objective)
+    first = train(tiny_model, rows, tmp_path / "0", objective=objective, stop=2)
+    second = train(tmp_path / "0/model", rows, tmp_path / "1", objective=objective, stop=3, resume=tmp_path / "0")
+    third = train(tmp_path / "1/model", rows, tmp_path / "2", objective=objective, resume=tmp_path / "1")
+    assert first.losses + second.losses + third.losses == once.losses
+    assert third.global_step == once.global_step == 6
+    assert distance(tmp_path / "once", tmp_path / "2") == 0
+
+
+def segments(model, folder, *, forget=None):
+    """Three passes over rows of their own, each by a new trainer from the last one's checkpoint."""
+    losses = ()
+    for number in range(3):
+        before = folder / str(number - 1) if number else None
+        if before and forget:
+            forget(before / "trainer")
+        report = train(
+            before / "model" if before else model,
+            make_rows(16, start=16 * number),
+            folder / str(number),
+            seed=number,
+            resume=before,
+        )
+        losses += report.losses
+    return losses, folder / "2"
+
+
+def test_segments_joined_by_checkpoints_equal_one_uninterrupted_loop(tiny_model, tmp_path):
+    """The reference is plain PyTorch: one model, one optimizer and one schedule over all the segments."""
+    losses, last = segments(tiny_model, tmp_path)
+    family = load_family(tiny_model)
+    model = family.load(dtype=torch.float32, device=torch.device("cpu")).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    expected = []
+    from mstar.stages.backends.order import plan_epoch
+
+    for number in range(3):
+        rows = make_rows(16, start=16 * number)
+        answers = [
+            row.example.tokens + (family.eos[:1] if row.example.finish is Finish.STOP else ())
+            for row in rows
+        ]
+        prompts = family.encode([row.prompt for row in rows])
+        lengths = [len(p.tokens) + len(a) for p, a in zip(prompts, answers, strict=True)]
+        for batch in plan_epoch(lengths, 8, seed=number, epoch=0):
+            inputs = family.collate([prompts[i] for i in batch], [answers[i] for i in batch], pad="right")
+            labels = torch.full_like(inputs["input_ids"], -100)
+            for place, i in enumerate(batch):
+                start = len(prompts[i].tokens)
+                labels[place, start : lengths[i]] = torch.tensor(answers[i])
+            logits = model(**inputs).logits[:, :-1].flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (len(expected) + 1) / 3)
+            optimizer.step()
+            optimizer.zero_grad()
+            expected.append(loss.item())
+    assert losses == pytest.approx(expected, rel=1e-5)
+    found = weights(last)
+    for name, tensor in model.state_dict().items():
+        if name in found:
+            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_without_the_optimizer_state_segments_do_not_equal_one_run(tiny_model, tmp_path):
+    """The control: the invariant above would notice a lost optimizer."""
+
+    def forget(trainer):
+        path = trainer / "optimizer.bin"
+        state = torch.load(path)
+        torch.save(state | {"state": {}}, path)
+
+    kept, last = segments(tiny_model, tmp_path / "kept")
+    lost, other = segments(tiny_model, tmp_path / "lost", forget=forget)
+    assert lost[:2] == kept[:2]
+    assert lost[3:] != pytest.approx(kept[3:], rel=1e-4)
+    assert distance(last, other) > 1e-4
+
+
+def test_a_fresh_optimizer_warms_up_again_and_an_inherited_one_does_not(tiny_model, tmp_path):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    fresh = train(tmp_path / "0/model", rows, tmp_path / "1")
+    inherited = train(tmp_path / "0/model", rows, tmp_path / "2", resume=tmp_path / "0")
+    assert fresh.learning_rate == pytest.approx(OPTIMIZATION.learning_rate * 2 / 3)
+    assert inherited.learning_rate == pytest.approx(OPTIMIZATION.learning_rate)
+    assert inherited.global_step == 2
+
+
+def test_the_random_state_goes_on(tiny_model, tmp_path):
+    from accelerate import utils
+
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    utils.set_seed(0)
+    expected = torch.rand(3)
+    utils.set_seed(123)
+    train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_opens_in_transformers_alone_and_holds_the_weights_once(tiny_model, tmp_path):
+    train(tiny_model, make_rows(8), tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
+    processor = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert processor.chat_template
+    assert model.generation_config.eos_token_id == load_family(tiny_model).eos[0]
+    assert not [path for path in (tmp_path / "trainer").rglob("*") if "model" in path.name]
+
+
+def test_a_frozen_group_does_not_change_and_the_rest_does(tiny_model, tmp_path):
+    optimization = OPTIMIZATION.model_copy(update={"freeze": ("vision",)})
+    train(tiny_model, make_rows(16, steps=True), tmp_path, objective="prm", optimization=optimization)
+    before, after = load_file(tiny_model / "model.safetensors"), weights(tmp_path)
+    changed = {name: not torch.equal(before[name], after[name]) for name in before}
+    assert not any(moved for name, moved in changed.items() if "visual" in name)
+    assert any(moved for name, moved in changed.items() if "visual" not in name)
+
+
+def test_a_prm_checkpoint_is_a_prm_and_training_goes_on_from_it(tiny_model, tmp_path):
+    rows = make_rows(16, steps=True)
+    first = train(tiny_model, rows, tmp_path / "0", objective="prm")
+    second = train(tmp_path / "0/model", rows, tmp_path / "1", objective="prm", resume=tmp_path / "0")
+    assert second.losses[0] < first.losses[0]
+    load_reward_model(load_family(tmp_path / "1/model"), dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_half_precision_trains_from_full_precision_weights(tiny_model, tmp_path):
+    optimization = OPTIMIZATION.model_copy(update={"dtype": "bfloat16"})
+    half = train(tiny_model, make_rows(16), tmp_path / "half", optimization=optimization)
+    full = train(tiny_model, make_rows(16), tmp_path / "full")
+    assert half.losses == pytest.approx(full.losses, rel=0.02)
+    assert {tensor.dtype for tensor in weights(tmp_path / "half").values()} == {torch.float32}
+
+
+CHANGES = {
+    "learning_rate": 1e-4,
+    "warmup_steps": 9,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.5,
+    "freeze": ("vision",),
+    "dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_inherited_optimizer_with_other_settings_is_refused(tiny_model, tmp_path, name):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    changed = OPTIMIZATION.model_copy(update={name: CHANGES[name]})
+    with pytest.raises(ModelError, match=name):
+        train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0", optimization=changed)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("world_size", 2, "number of processes"), ("zero_stage", 1, "ZeRO stage"), ("objective", "prm", "objective")],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny_model, tmp_path, field, value, message):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    path = tmp_path / "0/trainer/state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ModelError, match=message):
+        train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
+
+
+@pytest.mark.parametrize("name", ["state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"])
+def test_a_checkpoint_with_a_missing_file_is_refused(tiny_model, tmp_path, name):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    (tmp_path / "0/trainer" / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
+
+
+def test_a_pass_is_not_taken_up_again_with_other_rows(tiny_model, tmp_path):
+    train(tiny_model, make_rows(24), tmp_path / "0", stop=1)
+    with pytest.raises(ModelError, match="1 batches into a pass over other rows"):
+        train(tmp_path / "0/model", make_rows(25), tmp_path / "1", resume=tmp_path / "0")
+
+
+def test_a_loss_that_is_not_finite_saves_nothing(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    from safetensors.torch import save_file
+
+    broken = load_file(folder / "model.safetensors")
+    name = next(name for name in broken if name.endswith("embed_tokens.weight"))
+    broken[name][20] = float("nan")
+    save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="nothing was saved"):
+        train(folder, make_rows(8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_do_not_fit_the_steps_are_refused(tiny_model, tmp_path):
+    (row,) = make_rows(1, steps=True)
+    broken = replace(row, example=replace(row.example, labels=(0.5,)))
+    with pytest.raises(DataError, match="2 step ends, 1 labels"):
+        train(tiny_model, [broken], tmp_path, objective="prm")
+
+
+def test_no_rows_and_rows_without_responses_are_refused(tiny_model, tmp_path):
+    with pytest.raises(DataError, match="nothing to train on"):
+        train(tiny_model, [], tmp_path)
+    (row,) = make_rows(1)
+    empty = replace(row, example=replace(row.example, tokens=(), finish=Finish.LENGTH))
+    with pytest.raises(DataError, match="nothing to train on"):
+        train(tiny_model, [empty], tmp_path)
+
+
+def test_a_row_beyond_the_context_is_refused_and_not_cut(tiny_model, tmp_path):
+    (row,) = make_rows(1)
+    long = replace(row, example=replace(row.example, tokens=encode_text("x" * 520)))
+    with pytest.raises(ModelError, match="context of 512"):
+        train(tiny_model, [*make_rows(3), long], tmp_path)
+
+
+def test_progress_counts_examples(tiny_model, tmp_path):
+    told: list[int] = []
+    AccelerateTrainer("policy", tiny_model, Execution(device="cpu")).train(
+        make_rows(20), OPTIMIZATION, seed=0, resume_from=None, save_to=tmp_path, progress=told.append
+    )
+    assert sum(told) == 20
+    assert len(told) == 3

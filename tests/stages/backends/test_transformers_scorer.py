@@ -1,0 +1,107 @@
+"""A step's score is the PRM's value at its last token, read with the prompt and its image."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mstar.core.records import Finish, Response
+from mstar.core.steps import step_ends_from_pieces
+from mstar.errors import ModelError
+from mstar.models.family import load_family
+from mstar.models.prm import load_reward_model, save_head
+from mstar.stages.backends.transformers_scorer import TransformersScorer
+from mstar.tasks import Execution
+from tests.stages.backends.rows import make_prompts
+from tests.tiny import build_tiny_model, draw_image, encode_text
+
+TEXTS = ("one\ntwo\nthree", "a longer first step\nend", "bare", "", "x\n\ny\n")
+
+
+@pytest.fixture(scope="session", params=["qwen2_vl", "llava"])
+def prm(request, tmp_path_factory):
+    folder = build_tiny_model(tmp_path_factory.mktemp("prm"), kind=request.param, seed=5)
+    cpu = torch.device("cpu")
+    model = load_reward_model(load_family(folder), dtype=torch.float32, device=cpu, fresh_head=True)
+    save_head(model.head.state_dict(), folder)
+    return folder
+
+
+def make_pairs(count):
+    pairs = []
+    for index, prompt in enumerate(make_prompts(count)):
+        for sample, text in enumerate(TEXTS[index % 3 :]):
+            response = Response(
+                query_id=prompt.query_id,
+                sample=sample,
+                text=text,
+                tokens=encode_text(text),
+                finish=Finish.STOP,
+                temperature=1.0,
+                policy="p",
+                seed=0,
+            )
+            pairs.append((prompt, response))
+    return pairs
+
+
+def score(folder, pairs, **execution):
+    scorer = TransformersScorer(folder, Execution(device="cpu", **execution))
+    prompts, responses = zip(*pairs, strict=True)
+    return scorer.score(prompts, responses, lambda count: None)
+
+
+def test_scores_are_those_of_one_whole_forward(prm):
+    family = load_family(prm)
+    model = load_reward_model(family, dtype=torch.float32, device=torch.device("cpu"))
+    pairs = make_pairs(4)
+    for (prompt, response), judged in zip(pairs, score(prm, pairs), strict=True):
+        batch = family.collate(family.encode([prompt]), [response.tokens], pad="right")
+        with torch.inference_mode():
+            values = model(**batch)[0, len(batch["input_ids"][0]) - len(response.tokens) :]
+        assert judged.step_ends == step_ends_from_pieces(list(response.text), "\n")
+        expected = [values[end - 1].item() for end in judged.step_ends]
+        assert judged.scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_scores_do_not_depend_on_batch_size_or_order(prm):
+    pairs = make_pairs(5)
+    expected = score(prm, pairs)
+    order = random.Random(0).sample(range(len(pairs)), len(pairs))
+    for rows in (1, 3, 100):
+        found = score(prm, [pairs[place] for place in order], scoring_rows=rows)
+        for place, judged in zip(order, found, strict=True):
+            assert judged.step_ends == expected[place].step_ends
+            assert judged.scores == pytest.approx(expected[place].scores, abs=1e-4)
+
+
+def test_the_scorer_sees_the_image(prm):
+    (prompt, response), *_ = make_pairs(1)
+    other = replace(prompt, query_id="other", image=draw_image(99))
+    first, second = score(prm, [(prompt, response), (other, response)])
+    assert first.scores != pytest.approx(second.scores, abs=1e-4)
+
+
+def test_an_empty_response_has_no_steps(prm):
+    (judged,) = score(prm, [pair for pair in make_pairs(1) if not pair[1].tokens])
+    assert judged.scores == judged.step_ends == ()
+
+
+def test_progress_counts_responses(prm):
+    told: list[int] = []
+    prompts, responses = zip(*make_pairs(4), strict=True)
+    scorer = TransformersScorer(prm, Execution(device="cpu", scoring_rows=3))
+    scorer.score(prompts, responses, told.append)
+    assert sum(told) == len(responses)
+
+
+def test_a_completion_of_a_prefix_is_refused(prm):
+    (prompt, response), *_ = make_pairs(1)
+    with pytest.raises(ModelError, match="whole responses"):
+        score(prm, [(prompt, replace(response, prefix="0/1"))])
+
+
+def test_a_policy_is_not_a_scorer(tiny_model):
+    with pytest.raises(ModelError, match="is not a PRM"):
+        TransformersScorer(tiny_model, Execution(device="cpu"))
