@@ -25,6 +25,11 @@ from mstar.tasks import Execution, Sampling
 BASE = Path(__file__).parents[1] / "mstar" / "demo" / "base"
 
 
+def quiet(count: int) -> None:
+    """Report no progress."""
+    del count
+
+
 def make_prompts(count: int, samples: int) -> list[Prompted]:
     """The demo's own questions."""
     return [
@@ -81,11 +86,11 @@ def measure(model_dir: Path, prompts: int, repeats: int, threads: int) -> dict[s
     generate = bare_loop(model_dir, sampling)
 
     def ours() -> int:
-        groups = sampler.sample(asked, sampling, "policy", lambda count: None)
+        groups = sampler.sample(asked, sampling, "policy", quiet)
         return sum(response.token_count for group in groups for response in group)
 
     ways: dict[str, Callable[[], int]] = {"sampler": ours}
-    for batch in (8, 16, 32, 64, 128):
+    for batch in (2, 8, 32):
         ways[f"generate, {batch} prompts"] = lambda batch=batch: generate(asked, batch)
     best = dict.fromkeys(ways, 0.0)
     for _ in range(repeats):
@@ -107,8 +112,8 @@ def measure(model_dir: Path, prompts: int, repeats: int, threads: int) -> dict[s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=BASE)
-    parser.add_argument("--prompts", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     print(json.dumps(measure(given.model, given.prompts, given.repeats, given.threads)))

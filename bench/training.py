@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from bench.sampling import BASE, make_prompts
+from bench.sampling import BASE, make_prompts, quiet
 from mstar.core.records import Example, Finish
 from mstar.models.family import load_family
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
@@ -33,7 +33,7 @@ def make_rows(model_dir: Path, count: int) -> list[TrainingRow]:
     """What the model itself answers, as the loop would train it."""
     prompts = make_prompts(count, 1)
     sampler = TransformersSampler(model_dir, Execution(sampling_rows=1024))
-    groups = sampler.sample(prompts, Sampling(n=1, max_new_tokens=72), "p", lambda count: None)
+    groups = sampler.sample(prompts, Sampling(n=1, max_new_tokens=72), "p", quiet)
     return [
         TrainingRow(
             prompt=prompt,
@@ -106,7 +106,7 @@ def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str
             seed=0,
             resume_from=None,
             save_to=folder,
-            progress=lambda count: None,
+            progress=quiet,
         )
 
     ways: dict[str, Callable[[Path], None]] = {

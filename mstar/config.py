@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mstar.core.exploration import temperature_grid
 from mstar.errors import SpecError
@@ -19,6 +26,15 @@ from mstar.storage.manifest import canonical_json, sha256
 from mstar.tasks import AnswerCheck, Execution, Optimization, Record, Select
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+TEMPLATE_FIELDS = {
+    "query": ("question", "options"),
+    "hinted": ("question", "options", "answer"),
+    "option": ("letter", "text"),
+    "sft_answer": ("answer",),
+}
+"""What a template may hold. The answer is not in the query's: the policy is not to be told."""
 
 
 class Data(Record):
@@ -49,13 +65,15 @@ class Prompts(Record):
 
     @field_validator("query", "hinted", "option", "sft_answer")
     @classmethod
-    def _template_fills_in(cls, template: str) -> str:
-        fields = {"question": "", "options": "", "answer": "", "letter": "", "text": ""}
+    def _template_fills_in(cls, template: str, info: ValidationInfo) -> str:
+        names = TEMPLATE_FIELDS[str(info.field_name)]
         try:
-            template.format(**fields)
-        except (KeyError, IndexError, ValueError) as error:
+            template.format(**dict.fromkeys(names, ""))
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+            known = ", ".join(f"{{{name}}}" for name in names)
             raise ValueError(
-                f"template {template!r} cannot be filled in ({error}); write a literal brace twice"
+                f"template {template!r} cannot be filled in ({error}); it may hold {known}, "
+                "and a literal brace is written twice"
             ) from None
         return template
 
@@ -104,9 +122,12 @@ class Exploration(Record):
     step: float = Field(0.1, gt=0)
 
     @model_validator(mode="after")
-    def _grid_is_not_empty(self) -> Self:
+    def _grid_is_possible(self) -> Self:
         if self.lowest > self.highest:
-            raise ValueError(f"lowest temperature {self.lowest} is above the highest, {self.highest}")
+            raise ValueError(
+                f"lowest temperature {self.lowest} is above the highest, {self.highest}"
+            )
+        temperature_grid(self.lowest, self.highest, self.step)
         return self
 
     @property
@@ -131,7 +152,9 @@ class Evolve(Record):
         if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
             value = float(match[1]) / 100
         if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value <= 1:
-            raise ValueError("interval must be above 0 % and at most 100 % of the queries (0.25 or '25%')")
+            raise ValueError(
+                "interval must be above 0 % and at most 100 % of the queries (0.25 or '25%')"
+            )
         return value
 
     @model_validator(mode="after")
@@ -170,7 +193,9 @@ class Evaluation(Record):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if any(k < 1 or k > self.samples for k in self.pass_at):
-            raise ValueError(f"pass_at {list(self.pass_at)} must lie between 1 and samples = {self.samples}")
+            raise ValueError(
+                f"pass_at {list(self.pass_at)} must lie between 1 and samples = {self.samples}"
+            )
         return self
 
 
@@ -256,7 +281,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
-        raise SpecError(f"--set {override!r}: expected key.key=value, for example --set evolve.iterations=4")
+        raise SpecError(
+            f"--set {override!r}: expected key.key=value, for example --set evolve.iterations=4"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -291,7 +318,9 @@ def _anchored(spec: RunSpec, folder: Path) -> RunSpec:
         return path if "://" in path else str(folder / Path(path).expanduser())
 
     data = spec.data.model_copy(update={"path": anchor(spec.data.path)})
-    return spec.model_copy(update={"data": data, "model": anchor(spec.model), "store": anchor(spec.store)})
+    return spec.model_copy(
+        update={"data": data, "model": anchor(spec.model), "store": anchor(spec.store)}
+    )
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
@@ -329,7 +358,11 @@ def _nearest(path: list[str], root: type[BaseModel]) -> str:
     if model is None:
         return ""
     close = difflib.get_close_matches(path[-1], model.model_fields, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; valid keys are {', '.join(model.model_fields)}"
+    return (
+        f"; did you mean {close[0]}?"
+        if close
+        else f"; valid keys are {', '.join(model.model_fields)}"
+    )
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -70,7 +70,9 @@ def load_run(store: Store, name: str) -> Run:
             ),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{keys.spec(name)} in {store.url} is not a run's record ({error})") from None
+        raise IntegrityError(
+            f"{keys.spec(name)} in {store.url} is not a run's record ({error})"
+        ) from None
 
 
 def run_names(store: Store) -> list[str]:
@@ -95,7 +97,9 @@ def load_history(store: Store, name: str) -> list[Entry]:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{key} is not a history entry ({error})") from None
         if entry.index != position:
-            raise IntegrityError(f"{key}: expected step {position} of the run here; an entry before it is missing")
+            raise IntegrityError(
+                f"{key}: expected step {position} of the run here; an entry before it is missing"
+            )
         entries.append(entry)
     return entries
 
@@ -110,7 +114,9 @@ def append_entry(store: Store, run: str, entry: Entry) -> None:
         "seconds": entry.seconds,
         "finished_at": entry.finished_at,
     }
-    store.create(keys.history(run, entry.index, entry.name), (json.dumps(body, indent=1) + "\n").encode())
+    store.create(
+        keys.history(run, entry.index, entry.name), (json.dumps(body, indent=1) + "\n").encode()
+    )
 
 
 def done_of(store: Store, entry: Entry) -> Done:
@@ -128,4 +134,6 @@ def _json(raw: bytes, key: str) -> Any:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise IntegrityError(f"{key} is damaged: {error}; restore it from a backup or start a new run") from None
+        raise IntegrityError(
+            f"{key} is damaged: {error}; restore it from a backup or start a new run"
+        ) from None

@@ -54,7 +54,9 @@ class Sampling(Record):
     @model_validator(mode="after")
     def _greedy_draws_once(self) -> Self:
         if self.temperature == 0 and self.n != 1:
-            raise ValueError("temperature 0 is greedy: every sample would be the same, so n must be 1")
+            raise ValueError(
+                "temperature 0 is greedy: every sample would be the same, so n must be 1"
+            )
         return self
 
 
@@ -103,8 +105,9 @@ class GenerateTask(Record):
 class Select(Record):
     """``R = H(1(correct) * min over steps)``: keep what the rule ``H`` keeps of the right responses.
 
-    ``per_query`` caps what a query may give under ``all`` and ``threshold``; ``limit`` caps the whole selection (drawn at
-    random). ``min_steps`` drops responses of fewer steps (a bare answer has one).
+    ``per_query`` caps what a query may give under ``all`` and ``threshold``, ``limit`` the whole selection, both by
+    random draw; ``top_k`` breaks ties by the lowest sample index. ``min_steps`` drops responses of fewer steps (a bare
+    answer has one).
     """
 
     action: Literal["select"] = "select"

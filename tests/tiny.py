@@ -98,7 +98,12 @@ def _qwen(kind: str) -> tuple[Any, Any]:
         "rope_theta": 10000.0,
         "mrope_section": [2, 1, 1],
     }
-    vision = {"depth": 1, "num_heads": 2, "patch_size": PATCH, "spatial_merge_size": 2}
+    vision: dict[str, Any] = {
+        "depth": 1,
+        "num_heads": 2,
+        "patch_size": PATCH,
+        "spatial_merge_size": 2,
+    }
     if kind == "qwen2_vl":
         vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
     else:

@@ -51,7 +51,12 @@ def doctor(url: str, *, as_json: bool) -> int:
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     fine = sys.version_info >= (3, 11)
-    return Finding(what="python", ok=fine, found=version, advice="" if fine else "Python 3.11 or newer is needed")
+    return Finding(
+        what="python",
+        ok=fine,
+        found=version,
+        advice="" if fine else "Python 3.11 or newer is needed",
+    )
 
 
 def _package(name: str, *, needed: bool) -> Finding:
@@ -60,11 +65,18 @@ def _package(name: str, *, needed: bool) -> Finding:
         return Finding(what=name, ok=True, found=importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
         advice = "install mstar[train] to run stages here" if needed else ""
-        return Finding(what=name, ok=not needed, found="not installed" + ("" if needed else " (optional)"), advice=advice)
+        return Finding(
+            what=name,
+            ok=not needed,
+            found="not installed" + ("" if needed else " (optional)"),
+            advice=advice,
+        )
 
 
 def _cores() -> Finding:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return Finding(what="cores", ok=True, found=str(available))
 
 
@@ -72,7 +84,11 @@ def _disk() -> Finding:
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free / 2**30
     fine = free >= FREE_GIB
-    advice = "" if fine else f"stages need scratch space: free some, or set TMPDIR (at least {FREE_GIB:g} GiB)"
+    advice = (
+        ""
+        if fine
+        else f"stages need scratch space: free some, or set TMPDIR (at least {FREE_GIB:g} GiB)"
+    )
     return Finding(what="scratch", ok=fine, found=f"{free:.1f} GiB free in {folder}", advice=advice)
 
 
@@ -81,4 +97,6 @@ def _store(url: str) -> tuple[Finding, int]:
         probe(open_store(url))
     except MstarError as error:
         return Finding(what="store", ok=False, found=url, advice=str(error)), error.exit_code
-    return Finding(what="store", ok=True, found=f"{url}: writes, reads, and lets one of two writers win"), 0
+    return Finding(
+        what="store", ok=True, found=f"{url}: writes, reads, and lets one of two writers win"
+    ), 0

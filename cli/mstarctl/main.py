@@ -1,4 +1,4 @@
-"""``mstarctl``: parse, call, print. Heavy packages are imported by the command that needs them, never for ``--help``."""
+"""``mstarctl``: parse, call, print. A heavy package is imported by the command that needs it, never for help."""
 
 import os
 import sys
@@ -42,10 +42,17 @@ class StageName(StrEnum):
     EVALUATE = "evaluate"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print for people or for programs.")]
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="Print for people or for programs.")
+]
 StoreOption = Annotated[
     str,
-    typer.Option("--store", "-s", envvar="MSTAR_STORE", help="Folder or s3://bucket/prefix where runs are kept."),
+    typer.Option(
+        "--store",
+        "-s",
+        envvar="MSTAR_STORE",
+        help="Folder or s3://bucket/prefix where runs are kept.",
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")]
 
@@ -61,7 +68,10 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     del version
@@ -69,10 +79,18 @@ def _main(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for data, runs and the report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of queries' order, sampling and selection.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and the report.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of queries' order, sampling and selection.")
+    ] = 0,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Pre-train the tiny base model anew instead of using the one shipped.")
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="Pre-train the tiny base model anew instead of using the one shipped.",
+        ),
     ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -87,9 +105,12 @@ def run(
     file: Annotated[Path, typer.Option("--file", "-f", help="The run's spec, a YAML file.")],
     local: Annotated[bool, typer.Option("--local", help="Run on this machine.")] = False,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec: a.b=c.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec: a.b=c."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the steps, write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, list the steps, write nothing.")
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Start a run, or go on with it when it is there already."""
@@ -99,7 +120,9 @@ def run(
 
 
 @app.command()
-def resume(name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> None:
+def resume(
+    name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT
+) -> None:
     """Go on with a stored run from its last commit, also after it was cancelled."""
     from mstarctl import work
 
@@ -107,7 +130,9 @@ def resume(name: RunArgument, store: StoreOption = "runs", output: OutputOption 
 
 
 @app.command()
-def cancel(name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> None:
+def cancel(
+    name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT
+) -> None:
     """Ask a run's controller to stop; what is committed stays."""
     from mstarctl import work
 
@@ -116,7 +141,9 @@ def cancel(name: RunArgument, store: StoreOption = "runs", output: OutputOption 
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all of them without.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all of them without.")
+    ] = None,
     store: StoreOption = "runs",
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -129,7 +156,9 @@ def status(
 @app.command()
 def logs(
     name: RunArgument,
-    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="A step, such as iter-01/train.")] = None,
+    step: Annotated[
+        str | None, typer.Argument(metavar="[STEP]", help="A step, such as iter-01/train.")
+    ] = None,
     store: StoreOption = "runs",
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -141,9 +170,13 @@ def logs(
 
 @app.command()
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to show side by side.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs to show side by side.")
+    ],
     store: StoreOption = "runs",
-    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path(
+        "report.html"
+    ),
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Write one self-contained HTML page about runs."""
@@ -166,7 +199,9 @@ def _stage(name: StageName, task: Path, output: Output) -> None:
     work.stage(name.value, task, as_json=output is Output.JSON)
 
 
-TaskOption = Annotated[Path, typer.Option("--task", help="A task file: JSON or YAML, see docs/stages.md.")]
+TaskOption = Annotated[
+    Path, typer.Option("--task", help="A task file: JSON or YAML, see docs/stages.md.")
+]
 
 
 @stage_app.command()

@@ -9,7 +9,15 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from mstar.config import RunSpec
@@ -49,9 +57,17 @@ class Quiet:
     def progress(self, step: Step, observation: Observation) -> None:
         """Programs ask ``status``."""
 
-    def finished(self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry) -> None:
+    def finished(
+        self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry
+    ) -> None:
         self._line(
-            {"step": step.name, "index": index, "of": planned, "seconds": entry.seconds, "adopted": entry.adopted}
+            {
+                "step": step.name,
+                "index": index,
+                "of": planned,
+                "seconds": entry.seconds,
+                "adopted": entry.adopted,
+            }
         )
 
     @staticmethod
@@ -62,27 +78,38 @@ class Quiet:
 class Terminal:
     """A reporter for people: a live bar for the running step, one line for each finished one."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, label: str = "") -> None:
         self._progress = progress
+        self._label = label
         self._bar: TaskID | None = None
 
     def started(self, step: Step, index: int, planned: int, attempt: int, reason: str) -> None:
         if reason:
-            errors.print(f"  [yellow]again[/]  {step.name}: attempt {attempt}, because {reason}", soft_wrap=True)
+            errors.print(
+                f"  [yellow]again[/]  {step.name}: attempt {attempt}, because {reason}",
+                soft_wrap=True,
+            )
         self._clear()
-        self._bar = self._progress.add_task(f"{index + 1}/{planned} {step.name}", total=None, unit="starting")
+        self._bar = self._progress.add_task(
+            f"{self._label}{index + 1}/{planned} {step.name}", total=None, unit="starting"
+        )
 
     def progress(self, step: Step, observation: Observation) -> None:
         if self._bar is not None and observation.total:
             self._progress.update(
-                self._bar, completed=observation.done, total=observation.total, unit=observation.unit
+                self._bar,
+                completed=observation.done,
+                total=observation.total,
+                unit=observation.unit,
             )
 
-    def finished(self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry) -> None:
+    def finished(
+        self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry
+    ) -> None:
         self._clear()
         took = "adopted" if entry.adopted else f"{entry.seconds:6.1f} s"
         errors.print(
-            f"{index + 1:>3}/{planned} {step.name:<18} {took:>9}  [dim]{summary(manifest.results)}[/]",
+            f"{self._label}{index + 1:>3}/{planned} {step.name:<17} {took:>9}  [dim]{summary(manifest.results)}[/]",
             soft_wrap=True,
         )
 
@@ -95,11 +122,18 @@ class Terminal:
 @contextmanager
 def reporter(*, as_json: bool) -> Iterator[Quiet | Terminal]:
     """The reporter that fits the output."""
+    with reporters([""], as_json=as_json) as (only,):
+        yield only
+
+
+@contextmanager
+def reporters(labels: Sequence[str], *, as_json: bool) -> Iterator[list[Quiet | Terminal]]:
+    """Reporters for runs side by side, sharing one display; each line begins with its run's label."""
     if as_json:
-        yield Quiet()
+        yield [Quiet() for _ in labels]
         return
     with _progress() as progress:
-        yield Terminal(progress)
+        yield [Terminal(progress, label) for label in labels]
 
 
 @contextmanager
@@ -110,7 +144,9 @@ def bar(name: str, *, as_json: bool) -> Iterator[Callable[[int, int, str], None]
         return
     with _progress() as progress:
         task = progress.add_task(name, total=None, unit="starting")
-        yield lambda done, total, unit: progress.update(task, completed=done, total=total, unit=unit)
+        yield lambda done, total, unit: progress.update(
+            task, completed=done, total=total, unit=unit
+        )
 
 
 def _progress() -> Progress:
@@ -137,7 +173,9 @@ def summary(results: Mapping[str, Any]) -> str:
         return ", ".join(f"{name.replace('_', '-')} {value:.1%}" for name, value in widest.items())
     if "last_loss" in results:
         held = results.get("held_out")
-        error = f", held-out error {held['mse']:.4f} (mean: {held['mse_of_mean']:.4f})" if held else ""
+        error = (
+            f", held-out error {held['mse']:.4f} (mean: {held['mse_of_mean']:.4f})" if held else ""
+        )
         return (
             f"{results['examples']} examples, {results['optimizer_steps']} steps, loss "
             f"{results['first_loss']:.3f} -> {results['last_loss']:.3f}{error}"
@@ -160,7 +198,9 @@ def _sampled(point: Mapping[str, Any]) -> str:
 def manifest(found: Manifest, *, as_json: bool) -> None:
     """What a stage committed."""
     if as_json:
-        typer.echo(json.dumps({"id": found.id, "digest": found.digest, "results": found.results}, indent=1))
+        typer.echo(
+            json.dumps({"id": found.id, "digest": found.digest, "results": found.results}, indent=1)
+        )
         return
     typer.echo(f"committed steps/{found.id}")
     typer.echo(f"  {summary(found.results)}")
@@ -188,10 +228,14 @@ def overview(found: Overview, *, as_json: bool, entries: Sequence[Entry] = ()) -
         typer.echo(json.dumps(body, indent=1))
         return
     status = found.status
-    typer.echo(f"run {found.run}: {status.phase.value}, {found.finished_steps} of {found.planned_steps} steps done")
+    typer.echo(
+        f"run {found.run}: {status.phase.value}, {found.finished_steps} of {found.planned_steps} steps done"
+    )
     if status.phase in {Phase.RUNNING, Phase.WAITING}:
         amount = f", {status.done} of {status.total} {status.unit}" if status.total else ""
-        typer.echo(f"  now: {status.step} (attempt {status.attempt}{amount}; controller {found.controller})")
+        typer.echo(
+            f"  now: {status.step} (attempt {status.attempt}{amount}; controller {found.controller})"
+        )
     if status.why:
         typer.echo(f"  why: {status.why}")
     for entry in entries[-5:]:
@@ -212,7 +256,9 @@ def overviews(found: Sequence[Overview], *, as_json: bool) -> None:
         table.add_column(column)
     for each in found:
         steps = f"{each.finished_steps}/{each.planned_steps}"
-        table.add_row(each.run, each.status.phase.value, steps, each.status.step, f"{each.seconds:.0f}")
+        table.add_row(
+            each.run, each.status.phase.value, steps, each.status.step, f"{each.seconds:.0f}"
+        )
     output.print(table)
 
 

@@ -1,20 +1,20 @@
 """``mstarctl demo``: data, base model, both runs, the table, ``results.json`` and ``report.html``."""
 
 import json
-import os
 import time
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.table import Table
 
-from mstar.controller.loop import Controller, withdraw_cancel
+from mstar.controller.loop import withdraw_cancel
 from mstar.controller.prepare import prepare
 from mstar.demo.specs import CONTINUOUS, MSTAR, base_folder, demo_specs
 from mstar.errors import MissingDependency, StorageError
-from mstar.executors.local import LocalExecutor
 from mstar.storage.open import open_store
 from mstarctl import show
+from mstarctl.together import Together
 
 INTERRUPTED = 130
 ROWS = {"base": "base", "warm_up": "warm-up", "continuous": "continuous", "mstar": "M-STaR"}
@@ -37,7 +37,9 @@ def demo(out: Path, *, seed: int, from_scratch: bool, as_json: bool) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report = _report(out, seed)
     if as_json:
-        typer.echo(json.dumps(results | {"results_json": str(path), "report_html": str(report)}, indent=1))
+        typer.echo(
+            json.dumps(results | {"results_json": str(path), "report_html": str(report)}, indent=1)
+        )
         return
     _table(results)
     typer.echo(f"results  {path}\nreport   {report}")
@@ -64,7 +66,9 @@ def _data(out: Path) -> Path:
         (folder / "complete").write_text("all splits are written\n", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the data set cannot be written to {folder}: {error}") from None
-    show.errors.print(f"    data set of {len(paths)} splits written  {time.monotonic() - began:.1f} s")
+    show.errors.print(
+        f"    data set of {len(paths)} splits written  {time.monotonic() - began:.1f} s"
+    )
     return folder
 
 
@@ -76,31 +80,31 @@ def _scratch_base(out: Path, *, as_json: bool) -> Path:
     from mstar.demo.pretrain import build_base
 
     with show.bar("pre-training", as_json=as_json) as tell:
-        build_base(folder, progress=lambda phase, step, total, _: tell(step, total, f"{phase} steps"))
+        build_base(
+            folder, progress=lambda phase, step, total, _: tell(step, total, f"{phase} steps")
+        )
     (folder / "complete").write_text("pre-trained to the end\n", encoding="utf-8")
     return folder
 
 
-def _run_both(out: Path, *, seed: int, data: Path, base: Path, as_json: bool) -> dict[str, object]:
-    from mstar.report.table import summarise
-
+def _run_both(out: Path, *, seed: int, data: Path, base: Path, as_json: bool) -> dict[str, Any]:
+    """Both runs, side by side: each needs one core, and they share what the first of them has committed."""
     store = open_store(str(out / "store"))
     specs = demo_specs(seed=seed, store=str(out / "store"), data=data, base=base)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    executor = LocalExecutor()
-    try:
-        for label, spec in specs.items():
-            named = spec.model_copy(update={"name": f"{label}{_suffix(seed)}"})
-            if not as_json:
-                show.errors.print(f"[bold]{ROWS[label]}[/] (run {named.name}, seed {seed})")
-            with show.working("checking data and model", as_json=as_json):
-                run = prepare(store, named)
-            withdraw_cancel(store, named.name)
-            with show.reporter(as_json=as_json) as reporter:
-                Controller(store, executor, run, reporter).advance()
-    finally:
-        executor.close()
-    return summarise(store, {label: f"{label}{_suffix(seed)}" for label in (CONTINUOUS, MSTAR)})
+    names = {label: f"{label}{_suffix(seed)}" for label in specs}
+    with show.working("checking data and model", as_json=as_json):
+        runs = {
+            label: prepare(store, spec.model_copy(update={"name": names[label]}))
+            for label, spec in specs.items()
+        }
+    for name in names.values():
+        withdraw_cancel(store, name)
+    together = Together(store, runs[MSTAR], runs[CONTINUOUS])
+    with show.reporters(["M-STaR     ", "continuous "], as_json=as_json) as reporters:
+        together.advance(*reporters)
+    from mstar.report.table import summarise
+
+    return summarise(store, names)
 
 
 def _report(out: Path, seed: int) -> Path:
@@ -112,18 +116,23 @@ def _report(out: Path, seed: int) -> Path:
     return path
 
 
-def _table(results: dict[str, object]) -> None:
-    table = Table(title="Greedy accuracy on the held-out test set", title_justify="left", pad_edge=False)
+def _table(results: dict[str, Any]) -> None:
+    table = Table(
+        title="Greedy accuracy on the held-out test set", title_justify="left", pad_edge=False
+    )
     for column in ("policy", "accuracy", "95 % interval", "Pass@16", "questions", "minutes"):
         table.add_column(column, justify="left" if column == "policy" else "right")
     minutes = results["minutes_by_row"]
-    assert isinstance(minutes, dict)
     for key, label in ROWS.items():
         row = results[key]
-        assert isinstance(row, dict)
         interval = f"{row['low']:.1%} to {row['high']:.1%}"
         table.add_row(
-            label, f"{row['accuracy']:.1%}", interval, f"{row['pass_at_16']:.1%}", str(row["n"]), f"{minutes[key]:.1f}"
+            label,
+            f"{row['accuracy']:.1%}",
+            interval,
+            f"{row['pass_at_16']:.1%}",
+            str(row["n"]),
+            f"{minutes[key]:.1f}",
         )
     show.output.print(table)
     typer.echo(f"{results['minutes']:.1f} minutes of work in all")

@@ -32,7 +32,9 @@ def run(file: Path, overrides: list[str], *, local: bool, dry_run: bool, as_json
         show.plan(spec, check(spec), as_json=as_json)
         return
     if not local:
-        raise SpecError("say where to run: --local runs on this machine (clusters are not supported yet)")
+        raise SpecError(
+            "say where to run: --local runs on this machine (clusters are not supported yet)"
+        )
     store = open_store(spec.store)
     with show.working(f"checking {spec.name}", as_json=as_json):
         prepared = prepare(store, spec)
@@ -55,7 +57,9 @@ def advance(store: Store, run_: Run, *, as_json: bool) -> None:
         with show.reporter(as_json=as_json) as reporter:
             Controller(store, executor, run_, reporter).advance()
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; go on with: mstarctl resume {run_.name} --store {store.url}", err=True)
+        typer.echo(
+            f"\ninterrupted; go on with: mstarctl resume {run_.name} --store {store.url}", err=True
+        )
         raise typer.Exit(INTERRUPTED) from None
     finally:
         executor.close()
@@ -67,10 +71,18 @@ def cancel(url: str, name: str, *, as_json: bool) -> None:
     store = existing_store(url)
     before = overview(store, name, time.time())
     if before.status.phase is Phase.FINISHED:
-        show.message(f"run {name} has finished; there is nothing to cancel", {"run": name, "cancelled": False}, as_json=as_json)
+        show.message(
+            f"run {name} has finished; there is nothing to cancel",
+            {"run": name, "cancelled": False},
+            as_json=as_json,
+        )
         return
     request_cancel(store, name, time.time())
-    waits = "" if before.controller == "none" else f"; its controller ({before.controller}) stops within seconds"
+    waits = (
+        ""
+        if before.controller == "none"
+        else f"; its controller ({before.controller}) stops within seconds"
+    )
     text = f"run {name} is asked to stop{waits}. Go on with: mstarctl resume {name} --store {url}"
     show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
 
@@ -79,7 +91,9 @@ def status(url: str, name: str | None, *, as_json: bool) -> None:
     """One run in words, or a line for each."""
     store = existing_store(url)
     if name is None:
-        show.overviews([overview(store, each, time.time()) for each in run_names(store)], as_json=as_json)
+        show.overviews(
+            [overview(store, each, time.time()) for each in run_names(store)], as_json=as_json
+        )
         return
     found = overview(store, name, time.time())
     show.overview(found, as_json=as_json, entries=load_history(store, name))
@@ -98,9 +112,13 @@ def logs(url: str, name: str, step: str | None, *, as_json: bool) -> None:
     if not found:
         known = sorted({key.rpartition("/")[2] for key in store.list(f"{keys.run(name)}/logs")})
         hint = f"; logs there: {', '.join(known[:12])}" if known else ""
-        raise NotFound(f"no log of {step or 'any step'} in run {name}{hint} (a step's log is kept when it ends)")
+        raise NotFound(
+            f"no log of {step or 'any step'} in run {name}{hint} (a step's log is kept when it ends)"
+        )
     if as_json:
-        body = [{"log": label, "text": store.get(key).decode(errors="replace")} for label, key in found]
+        body = [
+            {"log": label, "text": store.get(key).decode(errors="replace")} for label, key in found
+        ]
         typer.echo(json.dumps(body, indent=1))
         return
     for label, key in found:
@@ -127,7 +145,9 @@ def stage(name: str, file: Path, *, as_json: bool) -> None:
 
     request = parse_request(_read_task(file), str(file))
     if request.task.stage != name:
-        raise SpecError(f"{file} holds a {request.task.stage} task; run `mstarctl stage {request.task.stage} --task {file}`")
+        raise SpecError(
+            f"{file} holds a {request.task.stage} task; run `mstarctl stage {request.task.stage} --task {file}`"
+        )
     tell: Callable[[int, int, str], None]
     with show.bar(name, as_json=as_json) as tell:
         manifest = run_request(request, tell)
@@ -145,7 +165,9 @@ def existing_store(url: str) -> Store:
     """The store at ``url``; a folder that is not there is a mistake, not an empty store."""
     store = open_store(url)
     if "://" not in url and not Path(url).is_dir():
-        raise StorageError(f"no store at {url}: pass --store with the folder or s3:// address that the run was given")
+        raise StorageError(
+            f"no store at {url}: pass --store with the folder or s3:// address that the run was given"
+        )
     return store
 
 
@@ -156,5 +178,3 @@ def _read_task(file: Path) -> Any:
         raise SpecError(f"no task file at {file}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"cannot read the task file {file}: {error}") from None
-
-

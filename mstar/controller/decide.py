@@ -67,12 +67,16 @@ def decide(seen: Seen, *, attempts: int, step_seconds: float | None) -> Action:
     if seen.committed:
         return Record()
     if seen.cancelled:
-        return Stop("the run was cancelled; `mstarctl resume` takes it up again", Cancelled.exit_code)
+        return Stop(
+            "the run was cancelled; `mstarctl resume` takes it up again", Cancelled.exit_code
+        )
     if seen.attempts == 0:
         return Submit(1)
     if seen.job.state is State.RUNNING:
         if step_seconds is not None and seen.seconds > step_seconds:
-            return _again(seen, attempts, f"it ran longer than limits.step_seconds = {step_seconds:g}")
+            return _again(
+                seen, attempts, f"it ran longer than limits.step_seconds = {step_seconds:g}"
+            )
         return Wait()
     if seen.job.state is State.FAILED and not seen.job.retriable:
         return Stop(f"step {seen.step} failed: {seen.job.message}", seen.job.exit_code)

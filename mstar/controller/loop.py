@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mstar.controller.decide import Action, Finish, Record, Seen, Stop, Submit, decide
-from mstar.history import Entry, Run, append_entry, done_of, done_step, load_history
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, write_status
-from mstar.errors import Cancelled, MstarError, StepFailed
+from mstar.errors import Cancelled, MstarError
 from mstar.executors.base import ABSENT, Executor, Job, Observation
+from mstar.history import Entry, Run, append_entry, done_of, done_step, load_history
 from mstar.recipe import Step, follow, planned_steps, recipe
 from mstar.storage import keys
 from mstar.storage.lease import Identity, Lease, acquire, this_process
@@ -32,7 +32,9 @@ class Reporter(Protocol):
     def progress(self, step: Step, observation: Observation) -> None:
         """The attempt got on."""
 
-    def finished(self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry) -> None:
+    def finished(
+        self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry
+    ) -> None:
         """A step is in the history."""
 
 
@@ -54,8 +56,9 @@ class Controller:
         run: Run,
         reporter: Reporter,
         *,
-        clock: Clock = Clock(),  # noqa: B008 - immutable
+        clock: Clock = Clock(),
         identity: Identity | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store = store
         self.executor = executor
@@ -63,6 +66,7 @@ class Controller:
         self.reporter = reporter
         self.clock = clock
         self.identity = identity or this_process()
+        self.interrupted = interrupted
         self.planned = planned_steps(run.spec)
 
     def advance(self) -> None:
@@ -87,7 +91,14 @@ class Controller:
                     index += 1
             except MstarError as error:
                 phase = Phase.CANCELLED if isinstance(error, Cancelled) else Phase.FAILED
-                self._tell(Status(phase=phase, step=step.name if step else "", why=str(error), exit_code=error.exit_code))
+                self._tell(
+                    Status(
+                        phase=phase,
+                        step=step.name if step else "",
+                        why=str(error),
+                        exit_code=error.exit_code,
+                    )
+                )
                 raise
             except KeyboardInterrupt:
                 why = f"interrupted; `mstarctl resume {name}` goes on from the last commit"
@@ -104,6 +115,8 @@ class Controller:
         try:
             while True:
                 lease.keep()
+                if self.interrupted():
+                    raise KeyboardInterrupt
                 observation = self.executor.observe(job) if job else ABSENT
                 manifest = read_manifest(self.store, "step", identity)
                 seen = Seen(
@@ -148,10 +161,14 @@ class Controller:
         self.store.create(keys.task(task_hash(step.task)), task)
         self.executor.submit(job)
         self.reporter.started(step, index, self.planned, action.number, action.reason)
-        self._tell(Status(phase=Phase.RUNNING, step=step.name, attempt=action.number, why=action.reason))
+        self._tell(
+            Status(phase=Phase.RUNNING, step=step.name, attempt=action.number, why=action.reason)
+        )
         return job.name
 
-    def _record(self, step: Step, index: int, manifest: Manifest, *, adopted: bool, began: float) -> Manifest:
+    def _record(
+        self, step: Step, index: int, manifest: Manifest, *, adopted: bool, began: float
+    ) -> Manifest:
         entry = Entry(
             index=index,
             name=step.name,
@@ -205,7 +222,8 @@ def _running(step: Step, observation: Observation, attempt: int) -> Status:
 
 def _ending(action: Stop) -> MstarError:
     """The error whose exit code an action names."""
-    for kind in (Cancelled, StepFailed, *MstarError.__subclasses__()):
+    kinds: list[type[MstarError]] = MstarError.__subclasses__()
+    for kind in kinds:
         if kind.exit_code == action.exit_code:
             return kind(action.message)
     return MstarError(action.message)

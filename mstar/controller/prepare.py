@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from mstar.config import RunSpec, spec_differences
-from mstar.history import Run, load_run, run_bytes
 from mstar.data.splits import Split, find_split
 from mstar.data.validate import check_splits
 from mstar.errors import ConflictError, ModelError, NotFound
+from mstar.history import Run, load_run, run_bytes
 from mstar.recipe import Inputs
 from mstar.storage import keys
 from mstar.storage.artifacts import commit_dataset, commit_model
@@ -40,10 +40,14 @@ def check_model_folder(folder: Path) -> None:
         raise ModelError(f"no model folder at {folder}; {expected}")
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
-        raise ModelError(f"{folder} is not a model folder: no config.json; {expected}, found {found}")
+        raise ModelError(
+            f"{folder} is not a model folder: no config.json; {expected}, found {found}"
+        )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds no weights (*.safetensors); {expected}")
-    if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+    if not any(
+        (folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")
+    ):
         raise ModelError(f"{folder} has no processor (processor_config.json); {expected}")
 
 

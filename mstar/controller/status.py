@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from mstar.history import load_history, load_run
 from mstar.errors import NotFound
+from mstar.history import load_history, load_run
 from mstar.recipe import planned_steps
 from mstar.storage import keys
 from mstar.storage.lease import holder, holds
@@ -71,7 +71,9 @@ def overview(store: Store, run: str, now: float) -> Overview:
     """What to tell a person about a run, whether or not anything is running it. Raises ``NotFound``."""
     stored = load_run(store, run)
     entries = load_history(store, run)
-    status = read_status(store, run) or Status(phase=Phase.STOPPED, why="no controller has worked on it yet")
+    status = read_status(store, run) or Status(
+        phase=Phase.STOPPED, why="no controller has worked on it yet"
+    )
     held = holder(store, run)
     controlled = held is not None and holds(held, now=now, ttl=LEASE_SECONDS)
     if status.phase in {Phase.RUNNING, Phase.WAITING} and not controlled:
@@ -88,5 +90,7 @@ def overview(store: Store, run: str, now: float) -> Overview:
         finished_steps=len(entries),
         planned_steps=planned_steps(stored.spec),
         seconds=sum(entry.seconds for entry in entries),
-        controller=f"{held.identity.host} pid {held.identity.pid}" if held and controlled else "none",
+        controller=f"{held.identity.host} pid {held.identity.pid}"
+        if held and controlled
+        else "none",
     )

@@ -14,7 +14,9 @@ MAX_SOURCE_PIXELS = 100_000_000
 def decode_image(data: bytes, owner: str) -> Image.Image:
     """An RGB picture. ``owner`` names the query in the message of the ``DataError`` for a bad image."""
     if not data:
-        raise DataError(f"query {owner}: the image is missing (no bytes); every query needs one image")
+        raise DataError(
+            f"query {owner}: the image is missing (no bytes); every query needs one image"
+        )
     try:
         with warnings.catch_warnings():
             # Pillow only warns about decompression bombs up to twice its limit; the size check below decides.
@@ -30,9 +32,13 @@ def decode_image(data: bytes, owner: str) -> Image.Image:
             "expected PNG, JPEG, WebP or another format that Pillow reads"
         ) from None
     except Image.DecompressionBombError:
-        raise DataError(f"query {owner}: the image is too large; scale it down to {MAX_SOURCE_PIXELS:,} pixels") from None
+        raise DataError(
+            f"query {owner}: the image is too large; scale it down to {MAX_SOURCE_PIXELS:,} pixels"
+        ) from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"query {owner}: the image is corrupt ({error}); replace it or drop the query") from None
+        raise DataError(
+            f"query {owner}: the image is corrupt ({error}); replace it or drop the query"
+        ) from None
 
 
 def _too_large(owner: str, width: int, height: int) -> str:

@@ -58,8 +58,14 @@ class Split:
                 size = source.metadata.row_group(group).num_rows
                 if target is not None and target < offset + size:
                     start = offset
-                    for batch in source.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=columns):
-                        table = batch.to_pylist() if target is not None and target < start + len(batch) else []
+                    for batch in source.iter_batches(
+                        ROWS_AT_ONCE, row_groups=[group], columns=columns
+                    ):
+                        table = (
+                            batch.to_pylist()
+                            if target is not None and target < start + len(batch)
+                            else []
+                        )
                         while target is not None and target < start + len(batch):
                             yield _sample(table[target - start], self.name, target)
                             target = next(wanted, None)
@@ -81,7 +87,9 @@ def find_split(folder: Path, name: str) -> Split:
     for file in files:
         names = parquet(file).schema_arrow.names
         if missing := [column for column in REQUIRED if column not in names]:
-            raise DataError(f"{file}: column {', '.join(missing)} is missing; found {', '.join(names)}")
+            raise DataError(
+                f"{file}: column {', '.join(missing)} is missing; found {', '.join(names)}"
+            )
     return Split(name, files)
 
 
@@ -90,7 +98,9 @@ def parquet(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, memory_map=True)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file} is not a Parquet file ({str(error).splitlines()[0]}); write it again") from None
+        raise DataError(
+            f"{file} is not a Parquet file ({str(error).splitlines()[0]}); write it again"
+        ) from None
 
 
 class ImageCache:
@@ -115,7 +125,10 @@ class ImageCache:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._map:
             self._map.close()
@@ -140,7 +153,9 @@ def lookup(
 
     cache = ImageCache(chosen(), scratch)
     if unknown := set(wanted) - queries.keys():
-        raise DataError(f"split {split.name} has no query {min(unknown)!r}, which earlier responses answer")
+        raise DataError(
+            f"split {split.name} has no query {min(unknown)!r}, which earlier responses answer"
+        )
     return queries, cache
 
 
@@ -148,7 +163,9 @@ def _sample(row: dict[str, Any], split: str, index: int) -> Sample:
     where = f"{split} row {index}"
     image = row["image"]
     if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes | None):
-        raise DataError(f"{where}: image must be {{bytes, path}} as Hugging Face writes it, found {type(image).__name__}")
+        raise DataError(
+            f"{where}: image must be {{bytes, path}} as Hugging Face writes it, found {type(image).__name__}"
+        )
     text = {}
     for column in ("id", "question", "answer"):
         value = row[column]
@@ -157,6 +174,8 @@ def _sample(row: dict[str, Any], split: str, index: int) -> Sample:
         text[column] = str(value)
     options = tuple(str(option) for option in row.get("options") or ())
     return Sample(
-        query=Query(id=text["id"], question=text["question"], answer=text["answer"], options=options),
+        query=Query(
+            id=text["id"], question=text["question"], answer=text["answer"], options=options
+        ),
         image=image.get("bytes") or b"",
     )

@@ -59,14 +59,15 @@ def encode_samples(
 def patches(
     pictures: Sequence[npt.NDArray[np.uint8]], processor: Qwen2VLProcessor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the image processor makes of 32x32 pictures, many at a time.
+    """Return what the image processor makes of pictures of grey levels, many at a time.
 
     The pixel values have shape (pictures * 16, 384), the grid shape (pictures, 3).
     """
     images = processor.image_processor
-    levels = torch.from_numpy(np.stack(pictures)).float().div(255).sub(0.5).div(0.5)
+    grey = torch.from_numpy(np.stack(pictures)).float().div(255).sub(0.5).div(0.5)
+    colour = grey[:, None].expand(-1, 3, -1, -1)
     values, height, width = images.patchify(
-        levels.permute(0, 3, 1, 2), images.patch_size, images.merge_size, images.temporal_patch_size
+        colour, images.patch_size, images.merge_size, images.temporal_patch_size
     )
     return values.flatten(0, 1), torch.tensor([[1, height, width]] * len(pictures))
 

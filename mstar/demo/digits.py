@@ -1,7 +1,7 @@
 """Pictures of four real handwritten digits.
 
-White ink on a colour for each cell. The digits are the 1,797 8x8 grey images that ship inside
-scikit-learn (a copy of the UCI test set). They are split by *source image* into disjoint pools,
+The digits are the 1,797 8x8 grey images that ship inside scikit-learn (a copy of the UCI test
+set). They are split by *source image* into disjoint pools,
 so no handwritten digit that a model was trained on is ever seen again in validation or test.
 """
 
@@ -24,18 +24,6 @@ PoolName = Literal["pretrain", "train", "validation", "test"]
 
 CELL_NAMES: tuple[str, ...] = ("top-left", "top-right", "bottom-left", "bottom-right")
 """The cells of the 2x2 grid in reading order; a cell is its index here."""
-
-TINTS: tuple[tuple[int, int, int], ...] = (
-    (120, 35, 45),
-    (30, 95, 55),
-    (40, 60, 135),
-    (110, 85, 20),
-)
-"""The colour (red, green, blue) behind the white ink of each cell.
-
-A tiny model tells cells apart by colour within minutes; by place alone, which its rotary
-positions only hint at, it may take an hour to learn.
-"""
 
 TILE = 16
 """Side of one cell in pixels: an 8x8 digit, doubled."""
@@ -87,16 +75,14 @@ def draw_picture(rng: random.Random, pool: Sequence[int]) -> Picture:
 
 
 def render_pixels(picture: Picture) -> npt.NDArray[np.uint8]:
-    """Return the picture's red, green and blue levels, shape (32, 32, 3), 0 to 255."""
-    ink = _tiles()[list(picture.sources), list(picture.shifts)][..., None]
-    ground = np.array(TINTS)[:, None, None, :]
-    cells = (ground + (255 - ground) * ink).astype(np.uint8)
-    return cells.reshape(2, 2, TILE, TILE, 3).transpose(0, 2, 1, 3, 4).reshape(SIDE, SIDE, 3)
+    """Return the picture as grey levels, shape (32, 32), 0 black to 255 white."""
+    tiles = _tiles()[list(picture.sources), list(picture.shifts)]
+    return tiles.reshape(2, 2, TILE, TILE).transpose(0, 2, 1, 3).reshape(SIDE, SIDE)
 
 
 def render_image(picture: Picture) -> Image.Image:
-    """Return the picture as a 32x32 RGB image: white digits on four colours."""
-    return Image.fromarray(render_pixels(picture))
+    """Return the picture as a 32x32 RGB image."""
+    return Image.fromarray(render_pixels(picture)).convert("RGB")
 
 
 @functools.cache
@@ -113,7 +99,8 @@ def _labels() -> npt.NDArray[np.int64]:
 
 
 @functools.cache
-def _tiles() -> npt.NDArray[np.float64]:
-    """How much ink is where, 0 to 1, for every digit under every shift: (1797, 9, 16, 16)."""
-    doubled = np.kron(_load()[0] / 16, np.ones((1, 2, 2)))
+def _tiles() -> npt.NDArray[np.uint8]:
+    """Every digit under every shift, shape (1797, 9, 16, 16)."""
+    grey = np.kron(_load()[0], np.ones((1, 2, 2))) * (255 / 16)
+    doubled = grey.clip(0, 255).astype(np.uint8)
     return np.stack([np.roll(doubled, shift, (1, 2)) for shift in _SHIFTS], axis=1)

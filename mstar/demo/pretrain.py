@@ -1,6 +1,6 @@
 """Build the base model from nothing: first the eyes, then the language.
 
-The vision tower learns to tell digits and cells apart, a stand-in for the pre-trained image encoder of a
+The vision tower learns to tell digits apart, a stand-in for the pre-trained image encoder of a
 real model. Then the whole model learns the planted corpus (see `mstar.demo.rationales`). Both
 are counted in steps, never in seconds, so one seed gives one model on one machine.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mstar.demo.corpus import IGNORED, Example, encode_samples, pad_examples, patches
-from mstar.demo.digits import CELL_NAMES, digit_pools, draw_picture, render_pixels
+from mstar.demo.digits import digit_pools, draw_picture, render_pixels
 from mstar.demo.model import build_model, build_processor, save_model
 from mstar.demo.questions import draw_question
 from mstar.demo.rationales import Mixture, draw_sample
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 WINDOW = 8
 """How many batches are drawn at a time, to be sorted by length."""
 
-_DIGITS = 10
-
 Phase = Literal["vision", "language"]
 Progress = Callable[[Phase, int, int, float], None]
 """Called after every step with the phase, the step (from 1), the phase's steps and the loss."""
@@ -43,7 +41,7 @@ class Pretraining:
     """How the base is built."""
 
     seed: int = 0
-    vision_steps: int = 300
+    vision_steps: int = 400
     vision_batch: int = 128
     vision_rate: float = 2e-3
     vision_noise: float = 0.15
@@ -86,25 +84,23 @@ def train_vision(
     *,
     progress: Progress = lambda *_: None,
 ) -> None:
-    """Teach the vision tower which digit, in which cell, is behind each image token, in place.
+    """Teach the vision tower to classify the digit behind each image token, in place.
 
     The linear classifier that sits on it meanwhile is thrown away.
     """
     rng = random.Random(f"{settings.seed}/vision")
     pool = digit_pools()["pretrain"]
     tower = model.model.visual
-    head = nn.Linear(model.config.text_config.hidden_size, _DIGITS + len(CELL_NAMES))
+    head = nn.Linear(model.config.text_config.hidden_size, 10)
     parameters = [*tower.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.vision_rate, weight_decay=0.05)
     for step in range(1, settings.vision_steps + 1):
         pictures = [draw_picture(rng, pool) for _ in range(settings.vision_batch)]
         pixels, grid = patches([render_pixels(picture) for picture in pictures], processor)
         pixels = pixels + settings.vision_noise * torch.randn_like(pixels)
-        digits = torch.tensor([picture.digits for picture in pictures]).flatten()
-        cells = torch.arange(len(CELL_NAMES)).repeat(len(pictures))
-        scores = head(tower(pixels, grid_thw=grid).pooler_output)
-        loss = nn.functional.cross_entropy(scores[:, :_DIGITS], digits)
-        loss = loss + nn.functional.cross_entropy(scores[:, _DIGITS:], cells)
+        labels = torch.tensor([picture.digits for picture in pictures]).flatten()
+        features = tower(pixels, grid_thw=grid).pooler_output
+        loss = nn.functional.cross_entropy(head(features), labels)
         _set_rate(optimizer, settings.vision_rate * _cosine(step, settings.vision_steps, 0))
         _update(optimizer, loss, parameters)
         progress("vision", step, settings.vision_steps, loss.item())
@@ -122,42 +118,39 @@ def train_language(
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )
-    for step, (batch, target_count) in enumerate(_batches(processor, settings), start=1):
+    for step, batch in enumerate(_batches(processor, settings), start=1):
         inputs, labels = pad_examples(batch, processor)
         inputs["position_ids"] = _positions(model, inputs)
         hidden = model.model(**inputs).last_hidden_state
         answered = labels[:, 1:] != IGNORED
         logits = model.lm_head(hidden[:, :-1][answered])
-        losses = nn.functional.cross_entropy(logits, labels[:, 1:][answered], reduction="sum")
-        loss = losses / target_count
+        loss = nn.functional.cross_entropy(logits, labels[:, 1:][answered])
         _set_rate(optimizer, settings.rate * _cosine(step, settings.steps, settings.warmup_steps))
         _update(optimizer, loss, parameters)
         progress("language", step, settings.steps, loss.item())
 
 
-def _batches(
-    processor: Qwen2VLProcessor, settings: Pretraining
-) -> Iterator[tuple[list[Example], float]]:
+def _batches(processor: Qwen2VLProcessor, settings: Pretraining) -> Iterator[list[Example]]:
     """Yield the corpus in batches of about equal lengths, which wastes less on padding.
 
-    With each comes the mean number of targets in a batch. A loss divided by that, and not by the
-    batch's own number, gives every token of the corpus the same weight: else batches of short
-    answers would count for more, and the model would learn to guess.
+    A batch's loss is the mean over its own targets, so a token of a short response counts for
+    more: the model guesses more often than the mixture does, and learns to read sooner.
     """
     rng = random.Random(f"{settings.seed}/language")
     pool = digit_pools()["pretrain"]
     for first in range(0, settings.steps, WINDOW):
         count = min(WINDOW, settings.steps - first)
-        questions = [draw_question(rng, pool) for _ in range(count * settings.batch)]
-        samples = [draw_sample(question, settings.mixture, rng) for question in questions]
-        pictures = [question.picture for question in questions]
+        samples, pictures = [], []
+        for _ in range(count * settings.batch):
+            question = draw_question(rng, pool)
+            samples.append(draw_sample(question, settings.mixture, rng))
+            pictures.append(question.picture)
         examples = encode_samples(samples, pictures, processor)
-        targets = sum(len(example.tokens) - example.answer_from for example in examples)
         examples.sort(key=lambda example: len(example.tokens))
         starts = list(range(0, len(examples), settings.batch))
         rng.shuffle(starts)
         for start in starts:
-            yield examples[start : start + settings.batch], targets / count
+            yield examples[start : start + settings.batch]
 
 
 def _positions(

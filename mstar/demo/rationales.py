@@ -2,10 +2,8 @@
 
 This is where the demo's latent skill comes from, and it is disclosed on purpose. The corpus
 teaches every skill that a full solution needs, but shows a full solution as the minority
-behaviour. Of the answers to questions about two fifths are bare guesses. The others are
-written in one of three styles: careful ones are mostly complete, plain ones often give up
-early, and hasty ones, the most frequent, mostly stop after an operation that is not the last.
-Now and then any of them takes a wrong cell, a wrong operation, or miscalculates.
+behaviour: a solution is often a bare guess, often gives up after an operation that is not the
+last, and now and then takes a wrong cell, a wrong operation, or miscalculates.
 
 A model trained on this answers poorly when greedy, and often well in one of sixteen samples.
 What the self-evolving loop does afterwards is to *select* the good behaviour, from images,
@@ -24,14 +22,14 @@ from mstar.demo.questions import MAX_VALUE, Operation, Question
 if TYPE_CHECKING:
     import random
 
-Style = Literal["careful", "plain", "hasty"]
+Style = Literal["named", "told", "terse"]
 
 READ_PROMPT = "Read"
 COMPUTE_PROMPT = "Compute"
 
 _DRILL_LENGTH = 6
-STYLES: tuple[Style, ...] = ("careful", "plain", "hasty")
-"""Three wordings of a step. Each is right where it is complete; they differ in how often it is."""
+STYLES: tuple[Style, ...] = ("named", "told", "terse")
+"""Three wordings of a step, equally good."""
 
 _SLIPS = (-2, -1, 1, 2)
 
@@ -43,25 +41,27 @@ class Mixture:
     The first four fields share out the corpus; the rest is about one solution.
     """
 
-    asked: float = 0.57
+    asked: float = 0.60
     """Questions as the loop asks them."""
     hinted: float = 0.18
     """Questions whose prompt also holds the answer."""
-    computing: float = 0.13
+    computing: float = 0.17
     """Arithmetic drills that ignore the picture."""
-    reading: float = 0.12
-    """Reading drills: which cell holds which digit."""
+    reading: float = 0.05
+    """Reading drills: the four digits, in order."""
 
-    guess: float = 0.42
+    guess: float = 0.40
     """An answer without a step, drawn from the options or from 0..30."""
-    styles: tuple[float, float, float] = (0.30, 0.30, 0.40)
-    """How often a solution is careful, plain or hasty."""
-    stops: tuple[float, float, float] = (0.10, 0.40, 0.70)
-    """By style: giving up after an operation although more are due."""
+    stop_first: float = 0.55
+    """Giving up after the first operation although more are due."""
+    stop_later: float = 0.40
+    """Giving up after a later operation although more are due."""
     wrong_cell: float = 0.04
     wrong_operator: float = 0.04
     slip: float = 0.02
     """A wrong result of a right calculation."""
+    styles: tuple[float, float, float] = (0.55, 0.30, 0.15)
+    """How often a solution is worded in each of `STYLES`."""
 
     copy_hint: float = 0.30
     """With a hint: the answer alone, copied."""
@@ -99,15 +99,12 @@ def draw_sample(question: Question, mixture: Mixture, rng: random.Random) -> Sam
     if task == "computing":
         lines = "".join(_drill_line(rng) for _ in range(_DRILL_LENGTH))
         return Sample(prompt=COMPUTE_PROMPT, response=lines)
-    return Sample(prompt=READ_PROMPT, response=read_aloud(question, rng))
+    return Sample(prompt=READ_PROMPT, response=read_aloud(question))
 
 
-def read_aloud(question: Question, rng: random.Random) -> str:
-    """Return the response to the reading drill: the picture's four digits, in any order."""
-    cells = rng.sample(range(len(CELL_NAMES)), len(CELL_NAMES))
-    return "".join(
-        f"The {CELL_NAMES[cell]} is {question.picture.digits[cell]}.\n" for cell in cells
-    )
+def read_aloud(question: Question) -> str:
+    """Return the response to the reading drill: the picture's digits in reading order."""
+    return "".join(f" {digit}" for digit in question.picture.digits)
 
 
 def write_solution(question: Question, mixture: Mixture, rng: random.Random) -> str:
@@ -174,7 +171,7 @@ def _try_chain(
         chain.text += _operation_step(style, operation, taken, (before, written), digits)
         chain.value = written
         chain.sound = chain.sound and taken == operation and written == after
-        stop = mixture.stops[STYLES.index(style)]
+        stop = mixture.stop_first if number == 1 else mixture.stop_later
         if number < question.level and rng.random() < stop:
             chain.sound = False
             break
@@ -198,9 +195,9 @@ def _take_operation(operation: Operation, mixture: Mixture, rng: random.Random) 
 
 def _start_step(style: Style, cell: int, digit: int) -> str:
     name = CELL_NAMES[cell]
-    if style == "careful":
+    if style == "named":
         return f"Start with {name}: {digit}.\n"
-    return f"The {name} is {digit}.\n" if style == "plain" else ""
+    return f"The {name} is {digit}.\n" if style == "told" else ""
 
 
 def _operation_step(
@@ -213,14 +210,14 @@ def _operation_step(
     """Write one step. It names the cell that was asked for, even where another one was read."""
     before, after = values
     if asked.cell is None or taken.cell is None:
-        opening = "Double:" if style == "careful" else "So"
+        opening = "Double:" if style == "named" else "So"
         return f"{opening} {before} + {before} = {after}.\n"
     name, digit = CELL_NAMES[asked.cell], digits[taken.cell]
     sign = "-" if taken.operator == "subtract" else "+"
-    if style == "careful":
+    if style == "named":
         verb = "Subtract" if sign == "-" else "Add"
         return f"{verb} {name}: {before} {sign} {digit} = {after}.\n"
-    opening = f"The {name} is {digit}, so" if style == "plain" else "So"
+    opening = f"The {name} is {digit}, so" if style == "told" else "So"
     return f"{opening} {before} {sign} {digit} = {after}.\n"
 
 

@@ -10,8 +10,9 @@ from mstar.config import RunSpec, parse_spec
 
 CONTINUOUS = "continuous"
 MSTAR = "mstar"
-PER_QUERY = 2
-"""Responses a query that M-STaR trains on; the other run may take twice so many queries' worth, at random."""
+MATCHED = 2400
+"""Most examples an iteration of ``continuous``: what M-STaR's Top-2 of 1,200 queries can give, so that the two runs differ
+in what they learn from and not in how much."""
 
 
 def base_folder() -> Path:
@@ -27,10 +28,10 @@ def read_recipe() -> dict[str, Any]:
 
 
 def demo_specs(*, seed: int, store: str, data: Path, base: Path) -> dict[str, RunSpec]:
-    """Specs by name. ``continuous`` trains on all right responses at temperature 1 (paper, section 3.2)."""
+    """Specs by name. ``continuous`` draws on all right responses, at temperature 1 (paper, section 3.2)."""
     common = {"seed": seed, "store": store, "data": {"path": str(data)}, "model": str(base)}
     mstar = read_recipe() | common | {"name": MSTAR}
-    everything = {"rule": "all"}
+    everything = {"rule": "all", "limit": MATCHED}
     evolve = mstar["evolve"] | {"select": everything, "exploration": None}
     continuous = mstar | {"name": CONTINUOUS, "evolve": evolve}
     return {

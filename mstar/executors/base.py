@@ -1,6 +1,5 @@
 """What the controller asks of the place where steps run: submit, observe, delete. The store, not this, is the truth."""
 
-
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -64,5 +63,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop everything that was submitted here."""
-
-

@@ -1,5 +1,6 @@
-"""An executor without processes: runs each attempt inside ``wait`` by calling a function. For tests, and held to the
-same contract tests as the real ones.
+"""An executor without processes: each attempt is a function call inside ``wait``.
+
+For tests, and held to the same contract tests as the real ones.
 """
 
 from collections.abc import Callable

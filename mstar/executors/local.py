@@ -39,7 +39,9 @@ class LocalExecutor:
             if job.name in self._seen:
                 return
             if self._current and self._seen.get(self._current, ABSENT).state is State.RUNNING:
-                raise RuntimeError(f"{self._current} still runs; one worker runs one attempt at a time")
+                raise RuntimeError(
+                    f"{self._current} still runs; one worker runs one attempt at a time"
+                )
             self._seen[job.name] = Observation(state=State.RUNNING)
             self._current = job.name
         worker = self._ensure_worker()
@@ -68,7 +70,9 @@ class LocalExecutor:
         with self._changed:
             before = self._seen.get(name, ABSENT)
             if before.state is State.RUNNING:
-                self._changed.wait_for(lambda: self._seen.get(name, ABSENT) != before, timeout=seconds)
+                self._changed.wait_for(
+                    lambda: self._seen.get(name, ABSENT) != before, timeout=seconds
+                )
 
     def delete(self, name: str) -> None:
         with self._changed:
@@ -98,7 +102,9 @@ class LocalExecutor:
             try:
                 self._folder = tempfile.TemporaryDirectory(prefix="mstar-logs-")
             except OSError as error:
-                raise StorageError(f"no folder for logs can be made ({error}); set TMPDIR") from None
+                raise StorageError(
+                    f"no folder for logs can be made ({error}); set TMPDIR"
+                ) from None
         return Path(self._folder.name)
 
     def _ensure_worker(self) -> "subprocess.Popen[str]":
@@ -125,7 +131,11 @@ class LocalExecutor:
         code = worker.wait()
         with self._changed:
             name = self._current
-            lost = worker is self._worker and name is not None and self._seen.get(name, ABSENT).state is State.RUNNING
+            lost = (
+                worker is self._worker
+                and name is not None
+                and self._seen.get(name, ABSENT).state is State.RUNNING
+            )
         if lost and name is not None:
             self._lost(name, code)
 
@@ -138,11 +148,17 @@ class LocalExecutor:
 
     def _lost(self, name: str, code: int) -> None:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        hint = "; SIGKILL without a cause here usually means that memory ran out" if code == -signal.SIGKILL else ""
+        hint = (
+            "; SIGKILL without a cause here usually means that memory ran out"
+            if code == -signal.SIGKILL
+            else ""
+        )
         with self._changed:
             self._seen[name] = Observation(
                 state=State.FAILED,
-                message=f"the worker process was {how}{hint}" if code < 0 else f"the worker process {how}",
+                message=f"the worker process was {how}{hint}"
+                if code < 0
+                else f"the worker process {how}",
                 exit_code=WorkerLost.exit_code,
                 retriable=True,
             )

@@ -85,6 +85,9 @@ class Family(Protocol):
     def parameters(self, model: PreTrainedModel, group: Group) -> list[torch.nn.Parameter]:
         """The parameters of one group, for freezing."""
 
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of a response's text, without any special ones around it."""
+
     def decode(self, tokens: Sequence[int], *, prefix: Sequence[int] = ()) -> str:
         """The text that ``tokens`` add after ``prefix``, without special tokens."""
 

@@ -130,6 +130,10 @@ class NativeFamily(ABC):
             return list(held.values())
         return [p for p in language.parameters() if id(p) not in held]
 
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of a response's text, without any special ones around it."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def decode(self, tokens: Sequence[int], *, prefix: Sequence[int] = ()) -> str:
         """The text that ``tokens`` add after ``prefix``, without special tokens."""
         if not prefix:
@@ -192,13 +196,13 @@ class NativeFamily(ABC):
         return tuple(dict.fromkeys(found))
 
     def _image_tokens(self) -> tuple[int, ...]:
-        names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
-        names += (
+        names = ["image_token_id", "image_token_index", "video_token_id", "video_token_index"]
+        names += [
             "vision_start_token_id",
             "vision_end_token_id",
             "boi_token_index",
             "eoi_token_index",
-        )
+        ]
         holders = (self.config, self.processor, self.tokenizer)
         found = [getattr(holder, name, None) for holder in holders for name in names]
         return tuple(sorted({token for token in found if isinstance(token, int)}))

@@ -54,7 +54,7 @@ def pair_examples(
 
     def candidates() -> Iterator[tuple[Scored, Kind]]:
         for group in by_query(stream()):
-            # A response cut off at the token limit has no end to judge, and one of no tokens no step.
+            # A response of no tokens has no step to judge.
             whole = [item for item in group if item.response.tokens]
             for item in candidate_pairs(whole, per_query=action.per_query, seed=task.seed):
                 offered[item.grade.correct] += 1
@@ -63,13 +63,18 @@ def pair_examples(
     chosen = balance(candidates(), limit=action.limit, seed=task.seed)
     if not chosen:
         raise DataError(
-            f"no balanced pairs for the PRM: {offered[True]} right and {offered[False]} wrong responses were offered, and "
-            "both are needed; sample more queries or responses (prm.queries, prm.rollout)"
+            f"no balanced pairs for the PRM: {offered[True]} right and {offered[False]} wrong responses were offered, "
+            "and both are needed; sample more queries or responses (prm.queries, prm.rollout)"
         )
     examples = (example_of(item, reward=float(item.grade.correct)) for item in chosen)
     count = _write(examples, context.scratch / "examples.parquet", writer, "examples.parquet")
     right = sum(item.grade.correct for item in chosen)
-    return {"selected": count, "right": right, "wrong": count - right, "offered": sum(offered.values())}
+    return {
+        "selected": count,
+        "right": right,
+        "wrong": count - right,
+        "offered": sum(offered.values()),
+    }
 
 
 def label_examples(
@@ -85,9 +90,12 @@ def label_examples(
         right, drawn = steps.get(int(end), (0, 0))
         steps[int(end)] = (right + item.grade.correct, drawn + 1)
     pairs = part_files(context, resolve(context.store, action.pairs), "examples")
-    labelled = [_labelled(pair, counts.get((pair.query_id, pair.sample), {})) for pair in read_tables(pairs, Example)]
+    labelled = [
+        _labelled(pair, counts.get((pair.query_id, pair.sample), {}))
+        for pair in read_tables(pairs, Example)
+    ]
 
-    def share(kept: bool) -> Iterator[Example]:
+    def share(*, kept: bool) -> Iterator[Example]:
         for example in labelled:
             if held_out(example.query_id, seed=task.seed, share=action.held_out) is not kept:
                 yield example
@@ -99,7 +107,11 @@ def label_examples(
     return {"selected": train, "held_out": held, "steps": len(values), "mean_label": mean(values)}
 
 
-ACTIONS: dict[str, Action] = {"select": select_examples, "pairs": pair_examples, "label": label_examples}
+ACTIONS: dict[str, Action] = {
+    "select": select_examples,
+    "pairs": pair_examples,
+    "label": label_examples,
+}
 
 
 def example_of(item: Scored, *, reward: float | None = None) -> Example:

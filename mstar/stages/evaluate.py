@@ -59,14 +59,12 @@ def lookup_chunk(chunk: Sequence[Sample], context: Context) -> tuple[dict[str, Q
 
 
 def _settings(task: EvaluateTask) -> list[Sampling]:
-    settings = []
-    if task.greedy:
-        settings.append(Sampling(n=1, temperature=0, max_new_tokens=task.max_new_tokens))
-    for temperature in task.temperatures:
-        settings.append(
-            Sampling(n=task.samples, temperature=temperature, max_new_tokens=task.max_new_tokens)
-        )
-    return settings
+    limit = task.max_new_tokens
+    greedy = [Sampling(n=1, temperature=0, max_new_tokens=limit)] if task.greedy else []
+    return greedy + [
+        Sampling(n=task.samples, temperature=temperature, max_new_tokens=limit)
+        for temperature in task.temperatures
+    ]
 
 
 class _Run:
@@ -87,12 +85,17 @@ class _Run:
         self.progress = progress
 
     def measure(
-        self, chunk: Sequence[Sample], queries: dict[str, Query], images: ImageCache, sampling: Sampling
+        self,
+        chunk: Sequence[Sample],
+        queries: dict[str, Query],
+        images: ImageCache,
+        sampling: Sampling,
     ) -> list[Scored]:
         task = self.task
         # The same seeds at every temperature: what differs between two temperatures is then the temperature.
         prompts = [
-            prompted(task.prompt, s, sample_seeds(task.seed, s.query.id, "", sampling.n)) for s in chunk
+            prompted(task.prompt, s, sample_seeds(task.seed, s.query.id, "", sampling.n))
+            for s in chunk
         ]
         with self.context.timed("sample"):
             found = self.sampler.sample(prompts, sampling, task.model.digest, self.progress)
@@ -153,7 +156,9 @@ class _Measure:
     def greedy(self) -> dict[str, Any]:
         correct = sum(right for _, right in self.counts)
         low, high = wilson_interval(correct, len(self.counts))
-        kinds = {kind: mean([float(right) for right in found]) for kind, found in self.by_kind.items()}
+        kinds = {
+            kind: mean([float(right) for right in found]) for kind, found in self.by_kind.items()
+        }
         return {
             "correct": correct,
             "accuracy": correct / len(self.counts),
@@ -173,7 +178,9 @@ class _Measure:
             "accuracy": sum(right for _, right in self.counts) / self.responses,
             "pass_at": passes,
             "pass_minus_greedy": None if best is None or greedy is None else best - greedy,
-            "reward_pass_at_2": mean([float(hit) for hit in self.reward_pass]) if self.reward_pass else None,
+            "reward_pass_at_2": mean([float(hit) for hit in self.reward_pass])
+            if self.reward_pass
+            else None,
             "tokens": self.tokens,
             "answered": self.answered,
         }
@@ -187,7 +194,12 @@ class _Measure:
 
 
 def _results(task: EvaluateTask, queries: int, measures: Iterable[_Measure]) -> dict[str, Any]:
-    results: dict[str, Any] = {"queries": queries, "samples": task.samples, "greedy": None, "sampled": []}
+    results: dict[str, Any] = {
+        "queries": queries,
+        "samples": task.samples,
+        "greedy": None,
+        "sampled": [],
+    }
     accuracy = None
     for measure in measures:
         if measure.sampling.temperature == 0:

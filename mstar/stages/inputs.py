@@ -58,7 +58,9 @@ def user_turn(prompt: Prompt, query: Query) -> str:
     """A query as the user's turn."""
     options = ""
     if query.options:
-        letters = [LETTERS[i] if i < len(LETTERS) else str(i + 1) for i in range(len(query.options))]
+        letters = [
+            LETTERS[i] if i < len(LETTERS) else str(i + 1) for i in range(len(query.options))
+        ]
         shown = (
             prompt.option.format(letter=letter, text=text)
             for letter, text in zip(letters, query.options, strict=True)

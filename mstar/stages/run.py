@@ -65,7 +65,11 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
         return manifest
     with scratch_folder(scratch) as folder:
         context = Context(
-            store=store, execution=request.execution, attempt=request.attempt, scratch=folder, tell=tell
+            store=store,
+            execution=request.execution,
+            attempt=request.attempt,
+            scratch=folder,
+            tell=tell,
         )
         with _plain_faults(folder):
             if isinstance(task, GenerateTask | ScoreTask):
@@ -115,7 +119,9 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix="mstar-", dir=parent))
     except OSError as error:
-        raise StorageError(f"no scratch folder can be made ({error}); free space or set TMPDIR") from None
+        raise StorageError(
+            f"no scratch folder can be made ({error}); free space or set TMPDIR"
+        ) from None
     try:
         yield folder
     finally:
@@ -133,7 +139,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _commit(writer: ArtifactWriter, task: Task, context: Context, results: dict[str, Any]) -> Manifest:
+def _commit(
+    writer: ArtifactWriter, task: Task, context: Context, results: dict[str, Any]
+) -> Manifest:
     attempt = context.attempt.rpartition("-")[2]
     commit = writer.commit(
         results=results,
@@ -151,4 +159,6 @@ def _plain_faults(scratch: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"writing to {scratch} failed: {error}; free space or set TMPDIR") from error
+        raise StorageError(
+            f"writing to {scratch} failed: {error}; free space or set TMPDIR"
+        ) from error

@@ -1,10 +1,11 @@
 """Score: grade responses, ask the PRM about the steps of right ones, and keep what training needs.
 
-A shard grades and scores; ``finish_score`` streams over what all shards wrote and applies the task's action, which needs
-neither a model nor a GPU.
+A shard grades and scores; ``finish_score`` streams over what all shards wrote and applies the task's action, which
+needs neither a model nor a GPU.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mstar.core.answers import grade
@@ -39,7 +40,9 @@ def score_shard(
         queries, images = lookup(split, wanted, context.scratch, images=task.prm is not None)
         scorer = None
         if task.prm:
-            scorer = open_scorer(model_folder(context, task.prm), context.execution, task.step_separator)
+            scorer = open_scorer(
+                model_folder(context, task.prm), context.execution, task.step_separator
+            )
     counts = {"responses": 0, "correct": 0, "answered": 0}
     path = context.scratch / "scored.parquet"
     progress = context.track(total, "responses")
@@ -47,7 +50,10 @@ def score_shard(
         for chunk in batches(_mine(task, context, shard), RESPONSES_AT_ONCE):
             with context.timed("grade"):
                 scored = [
-                    Scored(response=r, grade=grade(r.text, queries[r.query_id], task.answers.relative_tolerance))
+                    Scored(
+                        response=r,
+                        grade=grade(r.text, queries[r.query_id], task.answers.relative_tolerance),
+                    )
                     for r in chunk
                 ]
             if scorer:
@@ -87,30 +93,32 @@ def score_steps(
 ) -> list[Scored]:
     """The same items in the same order, right ones (all, with ``wrong_too``) with the PRM's step scores.
 
-    A response without any token has no step; it is left without scores.
+    A response without any token has no step; it is left without scores. Equal responses to a query, of which a low
+    temperature draws many, are scored once.
     """
-    asked = [i for i, s in enumerate(scored) if s.response.tokens and (s.grade.correct or wrong_too)]
+    wanted = [s for s in scored if s.response.tokens and (s.grade.correct or wrong_too)]
+    distinct = {_content(item): item.response for item in wanted}
     prompts: dict[str, Prompted] = {}
-    for index in asked:
-        query_id = scored[index].response.query_id
-        if query_id not in prompts:
-            text = user_turn(prompt, queries[query_id])
-            picture = decode_image(images[query_id], query_id)
-            prompts[query_id] = Prompted(query_id=query_id, text=text, image=picture)
-    judged = scorer.score(
-        [prompts[scored[i].response.query_id] for i in asked],
-        [scored[i].response for i in asked],
-        lambda _: None,
-    )
-    result = list(scored)
-    for index, verdict in zip(asked, judged, strict=True):
-        item = scored[index]
-        result[index] = Scored(response=item.response, grade=item.grade, step_scores=verdict.scores)
-    return result
+    for query_id in dict.fromkeys(response.query_id for response in distinct.values()):
+        text = user_turn(prompt, queries[query_id])
+        picture = decode_image(images[query_id], query_id)
+        prompts[query_id] = Prompted(query_id=query_id, text=text, image=picture)
+    responses = list(distinct.values())
+    asked = [prompts[response.query_id] for response in responses]
+    judged = dict(zip(distinct, scorer.score(asked, responses, lambda _: None), strict=True))
+    chosen = {id(item) for item in wanted}
+    return [
+        replace(item, step_scores=judged[_content(item)].scores) if id(item) in chosen else item
+        for item in scored
+    ]
+
+
+def _content(item: Scored) -> tuple[str, tuple[int, ...]]:
+    return item.response.query_id, item.response.tokens
 
 
 def _mine(task: ScoreTask, context: Context, shard: tuple[int, int]) -> Iterator[Response]:
-    """This shard's responses: whole queries, spread by a hash so that shards need not know each other."""
+    """The responses of one shard: whole queries, spread by a hash so that shards need not know each other."""
     index, count = shard
     for response in read_responses(context, task.responses):
         if count == 1 or derive_seed("shard", response.query_id) % count == index:

@@ -73,7 +73,11 @@ class Rows(Sequence[TrainingRow]):
     """Training rows whose images are decoded when asked for: memory holds the texts, a scratch file the pictures."""
 
     def __init__(
-        self, task: TrainTask, examples: Sequence[Example], queries: dict[str, Query], images: ImageCache
+        self,
+        task: TrainTask,
+        examples: Sequence[Example],
+        queries: dict[str, Query],
+        images: ImageCache,
     ) -> None:
         self._task = task
         self._examples = examples
@@ -94,11 +98,19 @@ class Rows(Sequence[TrainingRow]):
         query = self._queries[example.query_id]
         picture = decode_image(self._images[query.id], query.id)
         text = user_turn(self._task.prompt, query)
-        return TrainingRow(prompt=Prompted(query_id=query.id, text=text, image=picture), example=example)
+        return TrainingRow(
+            prompt=Prompted(query_id=query.id, text=text, image=picture), example=example
+        )
 
 
-def _rows(task: TrainTask, context: Context, examples: Sequence[Example]) -> tuple[Rows, ImageCache]:
-    name = task.examples.split if isinstance(task.examples, ScoredExamples) else task.examples.slice.split
+def _rows(
+    task: TrainTask, context: Context, examples: Sequence[Example]
+) -> tuple[Rows, ImageCache]:
+    name = (
+        task.examples.split
+        if isinstance(task.examples, ScoredExamples)
+        else task.examples.slice.split
+    )
     split = load_split(context, task.data, name)
     queries, images = lookup(split, {example.query_id for example in examples}, context.scratch)
     return Rows(task, examples, queries, images), images
@@ -140,8 +152,8 @@ def _trainer_state(task: TrainTask, context: Context) -> Path | None:
     manifest = resolve(context.store, task.optimizer)
     if not any(part.name.startswith("trainer/") for part in manifest.parts):
         raise ModelError(
-            f"checkpoint {task.optimizer.id[:12]} holds no optimizer state (trainer/), so training cannot go on from it; "
-            "use a checkpoint written by a train step, or start with a fresh optimizer"
+            f"checkpoint {task.optimizer.id[:12]} holds no optimizer state (trainer/), so training cannot go on from "
+            "it; use a checkpoint written by a train step, or start with a fresh optimizer"
         )
     return materialise(context.store, manifest, "", context.scratch)
 
@@ -162,7 +174,8 @@ def _held_out(task: TrainTask, context: Context, checkpoint: Path) -> dict[str, 
             [_as_response(row.example) for row in rows],
             lambda _: None,
         )
-    predictions, labels = [], []
+    predictions: list[float] = []
+    labels: list[float] = []
     for example, verdict in zip(examples, judged, strict=True):
         if verdict.step_ends == example.step_ends:
             predictions += verdict.scores

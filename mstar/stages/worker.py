@@ -19,6 +19,8 @@ from mstar.errors import MstarError
 from mstar.stages.context import Tell
 from mstar.stages.run import parse_request, run_request
 
+log = logging.getLogger("mstar.worker")
+
 TELL_SECONDS = 0.2
 """Progress is told at most so often; the last word always."""
 
@@ -40,25 +42,34 @@ def main() -> None:
         serve(json.loads(jobs.get()), send, time.monotonic)
 
 
-def serve(job: dict[str, Any], send: Callable[[dict[str, Any]], None], clock: Callable[[], float]) -> None:
+def serve(
+    job: dict[str, Any], send: Callable[[dict[str, Any]], None], clock: Callable[[], float]
+) -> None:
     """Run one job, with its log in its own file, and send what becomes of it."""
     name = job["job"]
     _log_to(Path(job["log"]))
     tell = throttled(lambda d, t, u: send(_progress(name, d, t, u)), clock)
     try:
         request = parse_request(job["request"], name)
-        logging.info("start %s as attempt %s", name, request.attempt)
+        log.info("start %s as attempt %s", name, request.attempt)
         manifest = run_request(request, tell)
-        logging.info("committed %s: %s", name, json.dumps(manifest.results))
+        log.info("committed %s: %s", name, json.dumps(manifest.results))
         send({"job": name, "state": "succeeded"})
     except MstarError as error:
-        logging.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - a person's mistake needs no traceback
+        log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - a person's mistake needs no traceback
         send(_failure(name, str(error), error.exit_code, retriable=error.retriable))
     except MemoryError:
-        logging.exception("out of memory")
-        send(_failure(name, "out of memory; lower execution.sampling_rows or micro_batch", 13, retriable=True))
+        log.exception("out of memory")
+        send(
+            _failure(
+                name,
+                "out of memory; lower execution.sampling_rows or micro_batch",
+                13,
+                retriable=True,
+            )
+        )
     except Exception as error:  # noqa: BLE001 - the worker must outlive a defect, and the log keeps its traceback
-        logging.error("%s", traceback.format_exc())  # noqa: TRY400
+        log.error("%s", traceback.format_exc())  # noqa: TRY400
         message = f"a defect in mstar: {type(error).__name__}: {error}"
         send(_failure(name, message, 1, retriable=False))
 
@@ -80,7 +91,9 @@ def throttled(tell: Tell, clock: Callable[[], float]) -> Tell:
 def _listen(jobs: "queue.Queue[str]") -> None:
     for line in sys.stdin:
         jobs.put(line)
-    os._exit(0)  # whoever asked is gone: nobody would read the result, and the store holds what is committed
+    os._exit(
+        0
+    )  # whoever asked is gone: nobody would read the result, and the store holds what is committed
 
 
 def _log_to(path: Path) -> None:
@@ -90,7 +103,10 @@ def _log_to(path: Path) -> None:
     os.dup2(stream, sys.stdout.fileno())
     os.close(stream)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
     )
 
 

@@ -9,7 +9,6 @@ from mstar.demo.digits import (
     POOL_SIZES,
     SIDE,
     TILE,
-    TINTS,
     Picture,
     digit_pools,
     draw_picture,
@@ -42,7 +41,7 @@ def test_each_cell_shows_its_own_digit() -> None:
     first, second = digit_pools()["test"][:2]
     alike = render_pixels(Picture(sources=(first,) * 4, shifts=(4,) * 4))
     other = render_pixels(Picture(sources=(first, first, second, first), shifts=(4,) * 4))
-    changed = (alike != other).any(axis=2).reshape(2, TILE, 2, TILE).any(axis=(1, 3))
+    changed = (alike != other).reshape(2, TILE, 2, TILE).any(axis=(1, 3))
     assert changed.tolist() == [[False, False], [True, False]]
 
 
@@ -50,10 +49,5 @@ def test_an_image_is_a_small_rgb_picture_of_the_pixels() -> None:
     picture = draw_picture(random.Random(2), digit_pools()["train"])
     image = render_image(picture)
     assert (image.mode, image.size) == ("RGB", (SIDE, SIDE))
-    assert np.array_equal(np.asarray(image), render_pixels(picture))
-
-
-def test_cells_are_told_apart_by_colour() -> None:
-    pixels = render_pixels(draw_picture(random.Random(2), digit_pools()["train"]))
-    corners = [tuple(pixels[y, x]) for y in (0, -1) for x in (0, -1)]
-    assert corners == list(TINTS)
+    assert np.array_equal(np.asarray(image)[..., 0], render_pixels(picture))
+    assert np.asarray(image).max() > 200

@@ -4,14 +4,15 @@ import random
 import re
 from typing import Any
 
-from mstar.demo.digits import CELL_NAMES, digit_pools
+from mstar.demo.digits import digit_pools
 from mstar.demo.questions import Question, draw_question
 from mstar.demo.rationales import Mixture, read_aloud, write_hinted_solution, write_solution
 
 POOL = digit_pools()["pretrain"]
 FAULTLESS = Mixture(
     guess=0,
-    stops=(0, 0, 0),
+    stop_first=0,
+    stop_later=0,
     wrong_cell=0,
     wrong_operator=0,
     slip=0,
@@ -60,16 +61,8 @@ def test_a_guess_has_no_step() -> None:
 def test_stopping_early_leaves_operations_out() -> None:
     rng = random.Random(0)
     for question in questions(100):
-        text = write_solution(question, faulty(stops=(1, 1, 1)), rng)
+        text = write_solution(question, faulty(stop_first=1), rng)
         assert len(EQUATION.findall(text)) == 1
-
-
-def test_styles_give_up_as_often_as_the_mixture_says() -> None:
-    rng = random.Random(0)
-    for style, stops in (((1, 0, 0), (0, 1, 1)), ((0, 1, 0), (1, 0, 1)), ((0, 0, 1), (1, 1, 0))):
-        for question in questions(20):
-            text = write_solution(question, faulty(styles=style, stops=stops), rng)
-            assert len(EQUATION.findall(text)) == question.level
 
 
 def test_a_slip_makes_an_equation_wrong() -> None:
@@ -85,7 +78,7 @@ def test_a_slip_makes_an_equation_wrong() -> None:
 
 def test_an_unsound_chain_may_be_forced_to_end_in_the_hint() -> None:
     rng = random.Random(0)
-    mixture = faulty(stops=(1, 1, 1), force_hint=1)
+    mixture = faulty(stop_first=1, force_hint=1)
     for question in questions(50):
         assert boxed(write_hinted_solution(question, mixture, rng)) == question.answer
 
@@ -97,11 +90,8 @@ def test_a_copied_hint_has_no_step() -> None:
         assert text == f"Answer: \\boxed{{{question.answer}}}"
 
 
-def test_the_reading_drill_names_every_cell_with_its_digit() -> None:
-    rng = random.Random(0)
+def test_the_reading_drill_reads_the_digits_in_order() -> None:
     for question in questions(20):
-        lines = read_aloud(question, rng).splitlines()
-        digits = question.picture.digits
-        wanted = {f"The {name} is {digit}." for name, digit in zip(CELL_NAMES, digits, strict=True)}
-        assert len(lines) == len(CELL_NAMES)
-        assert set(lines) == wanted
+        assert (
+            tuple(int(digit) for digit in read_aloud(question).split()) == question.picture.digits
+        )

@@ -85,7 +85,8 @@ def test_a_prompt_ends_where_the_model_answers(any_model):
 
 def test_pieces_join_to_the_text(any_model):
     family, _ = load(any_model)
-    tokens = encode_text("one\ntwo: \\boxed{3}")
+    tokens = family.tokenize("one\ntwo: \\boxed{3}")
+    assert tokens == encode_text("one\ntwo: \\boxed{3}")
     assert "".join(family.pieces(tokens)) == family.decode(tokens) == "one\ntwo: \\boxed{3}"
 
 

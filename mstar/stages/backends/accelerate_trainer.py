@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from mstar.errors import DataError, ModelError
 from mstar.models.family import load_family
 from mstar.stages.backends.checkpoint import TrainerState, check_continues, read_state
-from mstar.stages.backends.encoding import PromptStore, check_fits
+from mstar.stages.backends.encoding import EncodedRows, check_fits
 from mstar.stages.backends.objectives import (
     Item,
     assemble,
@@ -60,15 +60,15 @@ class AccelerateTrainer:
         ``stop_after`` ends after that many optimizer steps and leaves a checkpoint inside the pass; resuming from it,
         with the same rows and seed, finishes the pass.
         """
-        store = PromptStore(self.family, [row.prompt for row in rows])
-        items = self._items(rows, store)
+        encoded = EncodedRows(self.family, rows)
+        items, content = self._items(encoded)
         batches = self._plan(items, optimization, seed)
         session = open_session(self.objective, self.family, self.execution, optimization)
         fresh = TrainerState(
             objective=self.objective,
             global_step=0,
             examples=0,
-            plan=_fingerprint(rows, batches),
+            plan=_fingerprint(content, batches),
             world_size=session.world,
             zero_stage=session.zero_stage,
             optimization=optimization,
@@ -83,7 +83,7 @@ class AccelerateTrainer:
         chosen = batches[start.position :][:stop_after]
         losses = []
         for batch in chosen:
-            losses.append(self._step(session, store, [items[row] for row in batch]))
+            losses.append(self._step(session, encoded, [items[at] for at in batch]))
             progress(len(batch))
         values = _finite(losses, start.global_step)
         done = start.position + len(chosen)
@@ -99,21 +99,27 @@ class AccelerateTrainer:
             losses=values,
             global_step=end.global_step,
             examples=sum(map(len, chosen)),
-            tokens=sum(len(items[row].answer) for batch in chosen for row in batch),
+            tokens=sum(len(items[at].answer) for batch in chosen for at in batch),
             learning_rate=session.learning_rate,
         )
 
-    def _items(self, rows: Sequence[TrainingRow], store: PromptStore) -> list[Item]:
+    def _items(self, encoded: EncodedRows) -> tuple[list[Item], str]:
+        """The rows that have anything to learn, and a digest of all of them."""
         make = policy_item if self.objective == "policy" else value_item
-        items = [make(self.family, row, store.length(row.prompt)) for row in rows]
-        for item in items:
-            check_fits(self.family, item.prompt.query_id, item.prompt_length, len(item.answer))
-        kept = [item for item in items if item.answer]
+        digest = hashlib.sha256()
+        kept: list[Item] = []
+        for row, (example, prompt_length) in enumerate(encoded.read()):
+            item = make(self.family, example, row, prompt_length)
+            check_fits(self.family, example.query_id, prompt_length, len(item.answer))
+            digest.update(repr((example.query_id, example.sample, item.answer)).encode())
+            digest.update(repr(item.targets).encode())
+            if item.answer:
+                kept.append(item)
         if not kept:
             raise DataError(
                 "there is nothing to train on: the step before kept no example with a response"
             )
-        return kept
+        return kept, digest.hexdigest()
 
     def _plan(
         self, items: Sequence[Item], optimization: Optimization, seed: int
@@ -126,7 +132,7 @@ class AccelerateTrainer:
         )
         return list(itertools.chain.from_iterable(epochs))
 
-    def _step(self, session: Session, store: PromptStore, batch: Sequence[Item]) -> torch.Tensor:
+    def _step(self, session: Session, encoded: EncodedRows, batch: Sequence[Item]) -> torch.Tensor:
         """One optimizer step; the mean loss over the whole batch's targets, on all ranks."""
         accelerator = session.accelerator
         targets = sum(len(item.answer) for item in batch)
@@ -134,7 +140,7 @@ class AccelerateTrainer:
         for micro, last in _micro_batches(session, batch, self.execution.micro_batch):
             # A rank without rows still takes part in the others' communication, with weight zero.
             taken = micro or batch[:1]
-            prompts = store.fetch([item.prompt for item in taken])
+            prompts = encoded.fetch([item.row for item in taken])
             inputs, answered, values = assemble(self.family, prompts, taken)
             inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
             accelerator.sync_gradients = last
@@ -170,12 +176,6 @@ def _finite(losses: Sequence[torch.Tensor], before: int) -> tuple[float, ...]:
     return tuple(values)
 
 
-def _fingerprint(rows: Sequence[TrainingRow], batches: Sequence[Sequence[int]]) -> str:
+def _fingerprint(content: str, batches: Sequence[Sequence[int]]) -> str:
     """What must be equal for a pass to go on where it was left."""
-    digest = hashlib.sha256()
-    for row in rows:
-        example = row.example
-        digest.update(repr((example.query_id, example.sample, example.tokens)).encode())
-        digest.update(repr((example.finish, example.step_ends, example.labels)).encode())
-    digest.update(repr(batches).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{content} {batches!r}".encode()).hexdigest()

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 SPARE = 64
 """Tokens of room added whenever a layer is full."""
 
+
 class RoomyLayer(DynamicLayer):
     """A layer whose tensors are filled up to ``length`` and have room after it."""
 

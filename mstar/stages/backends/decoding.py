@@ -86,9 +86,7 @@ class Decoder:
         finished(state.index.tolist())
         return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
 
-    def _draw(
-        self, state: _State, numbers: torch.Tensor, sampling: Sampling
-    ) -> torch.Tensor:
+    def _draw(self, state: _State, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         logits = state.logits.index_fill(1, self.banned, -torch.inf)
         return pick(logits, numbers, temperature=sampling.temperature, top_p=sampling.top_p)
 

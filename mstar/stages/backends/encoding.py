@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from mstar.core.records import Example
 from mstar.errors import ModelError
 from mstar.models.family import Encoded, Family
-from mstar.stages.protocols import Prompted
+from mstar.stages.protocols import Prompted, TrainingRow
 
 KEPT_BYTES = 1 << 30
 """Image tensors that training keeps in memory; those of further prompts are made again when needed."""
@@ -26,38 +27,49 @@ def encode_distinct(family: Family, prompts: Sequence[Prompted]) -> list[Encoded
     return [encoded[_key(prompt)] for prompt in prompts]
 
 
-class PromptStore:
-    """Encodings of more prompts than memory may hold: every length is known, image tensors up to a budget."""
+class EncodedRows:
+    """Training rows as tensors, of which memory holds what fits: image tensors are kept up to a budget.
+
+    ``rows`` may decode an image whenever a row is asked for, so a row is asked for once, and again only when its
+    tensors were not kept.
+    """
 
     def __init__(
-        self, family: Family, prompts: Sequence[Prompted], *, kept_bytes: int = KEPT_BYTES
+        self, family: Family, rows: Sequence[TrainingRow], *, kept_bytes: int = KEPT_BYTES
     ) -> None:
-        self.family = family
+        self._family = family
+        self._rows = rows
+        self._room = kept_bytes
+        self._keys: list[Key] = []
         self._lengths: dict[Key, int] = {}
         self._kept: dict[Key, Encoded] = {}
-        room = kept_bytes
-        for start in range(0, len(prompts), _CHUNK):
-            chunk = [p for p in prompts[start : start + _CHUNK] if _key(p) not in self._lengths]
-            for prompt, code in zip(chunk, encode_distinct(family, chunk), strict=True):
-                key = _key(prompt)
-                if key in self._lengths:
-                    continue
-                self._lengths[key] = len(code.tokens)
-                room -= sum(tensor.nbytes for tensor in code.images.values())
-                if room >= 0:
-                    # A view of the chunk's tensors would keep all of them in memory.
-                    images = {name: tensor.clone() for name, tensor in code.images.items()}
-                    self._kept[key] = replace(code, images=images)
 
-    def length(self, prompt: Prompted) -> int:
-        """Tokens of the prompt."""
-        return self._lengths[_key(prompt)]
+    def read(self) -> Iterator[tuple[Example, int]]:
+        """Each row's example and the length of its prompt, in order."""
+        for start in range(0, len(self._rows), _CHUNK):
+            chunk = [self._rows[at] for at in range(start, min(start + _CHUNK, len(self._rows)))]
+            prompts = {_key(row.prompt): row.prompt for row in chunk}
+            fresh = [prompt for key, prompt in prompts.items() if key not in self._lengths]
+            for prompt, code in zip(fresh, self._family.encode(fresh), strict=True):
+                self._remember(_key(prompt), code)
+            for row in chunk:
+                self._keys.append(_key(row.prompt))
+                yield row.example, self._lengths[self._keys[-1]]
 
-    def fetch(self, prompts: Sequence[Prompted]) -> list[Encoded]:
-        """The prompts' encodings, in order."""
-        absent = [prompt for prompt in prompts if _key(prompt) not in self._kept]
-        made = dict(zip(map(_key, absent), encode_distinct(self.family, absent), strict=True))
-        return [self._kept.get(_key(p)) or made[_key(p)] for p in prompts]
+    def fetch(self, indices: Sequence[int]) -> list[Encoded]:
+        """The encoded prompts of rows that were read."""
+        absent = {self._keys[i]: i for i in indices if self._keys[i] not in self._kept}
+        again = self._family.encode([self._rows[index].prompt for index in absent.values()])
+        found = self._kept | dict(zip(absent, again, strict=True)) if absent else self._kept
+        return [found[self._keys[index]] for index in indices]
+
+    def _remember(self, key: Key, code: Encoded) -> None:
+        self._lengths[key] = len(code.tokens)
+        self._room -= sum(tensor.nbytes for tensor in code.images.values())
+        if self._room >= 0:
+            # A view of tensors that were processed together would keep all of them in memory.
+            images = {name: tensor.clone() for name, tensor in code.images.items()}
+            self._kept[key] = replace(code, images=images)
 
 
 def check_fits(family: Family, query_id: str, prompt: int, answer: int) -> None:

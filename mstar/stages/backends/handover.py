@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from PIL import Image
 
@@ -42,33 +42,48 @@ def read_job(folder: Path) -> Job:
 
 
 def write_rows(folder: Path, rows: Sequence[TrainingRow]) -> None:
-    """Write the rows as JSON lines, and each image once as a PNG."""
-    images: dict[int, str] = {}
+    """Write the rows as JSON lines, and the image of each query once as a PNG."""
+    images: dict[str, str] = {}
     (folder / IMAGES).mkdir()
     with (folder / ROWS).open("w") as lines:
         for row in rows:
-            image = row.prompt.image
-            if id(image) not in images:
-                images[id(image)] = f"{len(images)}.png"
-                image.convert("RGB").save(folder / IMAGES / images[id(image)], compress_level=1)
-            prompt = {"query_id": row.prompt.query_id, "text": row.prompt.text}
-            record = {"prompt": prompt, "image": images[id(image)], "example": asdict(row.example)}
+            query = row.prompt.query_id
+            if query not in images:
+                images[query] = f"{len(images)}.png"
+                picture = row.prompt.image.convert("RGB")
+                picture.save(folder / IMAGES / images[query], compress_level=1)
+            record = {
+                "query_id": query,
+                "text": row.prompt.text,
+                "image": images[query],
+                "example": asdict(row.example),
+            }
             lines.write(json.dumps(record) + "\n")
 
 
-def read_rows(folder: Path) -> list[TrainingRow]:
-    """Read the rows; rows that shared an image share it again."""
-    images: dict[str, Image.Image] = {}
-    rows = []
-    with (folder / ROWS).open() as lines:
-        for line in lines:
-            record = json.loads(line)
-            name = record["image"]
-            if name not in images:
-                images[name] = _read_image(folder / IMAGES / name)
-            prompt = Prompted(**record["prompt"], image=images[name])
-            rows.append(TrainingRow(prompt=prompt, example=_example(record["example"])))
-    return rows
+class HandedRows(Sequence[TrainingRow]):
+    """The rows in a folder; an image is read when its row is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._images = folder / IMAGES
+        with (folder / ROWS).open() as lines:
+            self._records = [json.loads(line) for line in lines]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainingRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TrainingRow]: ...
+    def __getitem__(self, index: int | slice) -> TrainingRow | Sequence[TrainingRow]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        record = self._records[index]
+        with Image.open(self._images / record["image"]) as image:
+            image.load()
+        prompt = Prompted(query_id=record["query_id"], text=record["text"], image=image)
+        return TrainingRow(prompt=prompt, example=_example(record["example"]))
 
 
 def write_progress(folder: Path, done: int) -> None:
@@ -112,13 +127,6 @@ def read_error(folder: Path) -> dict[str, str] | None:
     return found
 
 
-def _read_image(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
-
-
 def _example(record: dict[str, Any]) -> Example:
-    for name in ("tokens", "step_ends", "labels"):
-        record[name] = tuple(record[name])
-    return Example(**record | {"finish": Finish(record["finish"])})
+    tuples = {name: tuple(record[name]) for name in ("tokens", "step_ends", "labels")}
+    return Example(**record | tuples | {"finish": Finish(record["finish"])})

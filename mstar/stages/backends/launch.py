@@ -31,6 +31,7 @@ from mstar.tasks import Execution, Optimization
 
 RANK_MODULE = "mstar.stages.backends.rank"
 POLL_SECONDS = 0.2
+END_SECONDS = 30
 
 
 def train_in_ranks(
@@ -90,7 +91,7 @@ def _run_ranks(folder: Path, execution: Execution, progress: Progress) -> None:
     command += [f"--nproc-per-node={processes}", "-m", RANK_MODULE, str(folder)]
     told = 0
     with (folder / "log.txt").open("wb") as log:
-        ranks = subprocess.Popen(
+        ranks = subprocess.Popen(  # noqa: S603 (our own module)
             command, stdout=log, stderr=subprocess.STDOUT, env=_environment(execution, processes)
         )
         try:
@@ -101,13 +102,22 @@ def _run_ranks(folder: Path, execution: Execution, progress: Progress) -> None:
                 except subprocess.TimeoutExpired:
                     continue
         finally:
-            # An interrupt must not leave ranks behind; torchrun ends its own children when it is terminated.
+            # An interrupt must not leave ranks behind.
             if ranks.poll() is None:
-                ranks.terminate()
-                ranks.wait()
+                _end(ranks)
     _tell(folder, told, progress)
     if ranks.returncode != 0:
         raise _failure(folder, ranks.returncode)
+
+
+def _end(ranks: subprocess.Popen[bytes]) -> None:
+    """Terminate torchrun, which ends its ranks, and kill it when that takes too long."""
+    ranks.terminate()
+    try:
+        ranks.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        ranks.kill()
+        ranks.wait()
 
 
 def _environment(execution: Execution, processes: int) -> dict[str, str]:

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from mstar.core.records import Finish
+from mstar.core.records import Example, Finish
 from mstar.errors import DataError
 from mstar.models.family import Encoded, Family
 from mstar.models.prm import RewardModel
-from mstar.stages.protocols import Prompted, TrainingRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One training row ready to be batched: its prompt, what follows, and a target for each token that follows."""
+    """One training row ready to be batched: which one, what follows its prompt, and a target for each such token."""
 
-    prompt: Prompted
+    row: int
     prompt_length: int
     answer: tuple[int, ...]
     targets: tuple[float, ...] = ()
@@ -72,30 +71,27 @@ class StepValueLoss(torch.nn.Module):
         return error.square().sum()
 
 
-def policy_item(family: Family, row: TrainingRow, prompt_length: int) -> Item:
+def policy_item(family: Family, example: Example, row: int, prompt_length: int) -> Item:
     """The response is the target, and its end too when the model itself ended it."""
-    ending = (family.eos[0],) if row.example.finish is Finish.STOP else ()
-    answer = (*row.example.tokens, *ending)
-    return Item(prompt=row.prompt, prompt_length=prompt_length, answer=answer)
+    ending = (family.eos[0],) if example.finish is Finish.STOP else ()
+    answer = (*example.tokens, *ending)
+    return Item(row=row, prompt_length=prompt_length, answer=answer)
 
 
-def value_item(family: Family, row: TrainingRow, prompt_length: int) -> Item:
+def value_item(family: Family, example: Example, row: int, prompt_length: int) -> Item:
     """Every token of a step has the step's label as its target."""
     del family
-    example = row.example
     ends = example.step_ends
     if len(ends) != len(example.labels) or not ends or ends[-1] != len(example.tokens):
         raise DataError(
-            f"query {example.query_id}, sample {example.sample}: {len(ends)} step ends, {len(example.labels)} labels and "
-            f"{len(example.tokens)} tokens do not fit together; each step needs one label and the last step must end "
-            "with the response."
+            f"query {example.query_id}, sample {example.sample}: {len(ends)} step ends, "
+            f"{len(example.labels)} labels and {len(example.tokens)} tokens do not fit together; each step needs one "
+            "label, and the last step must end with the response."
         )
     starts = (0, *ends[:-1])
     steps = zip(starts, ends, example.labels, strict=True)
     targets = tuple(label for start, end, label in steps for _ in range(start, end))
-    return Item(
-        prompt=row.prompt, prompt_length=prompt_length, answer=example.tokens, targets=targets
-    )
+    return Item(row=row, prompt_length=prompt_length, answer=example.tokens, targets=targets)
 
 
 def assemble(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mstar.errors import MstarError
 from mstar.stages.backends.handover import (
+    HandedRows,
     read_job,
-    read_rows,
     write_error,
     write_progress,
     write_report,
@@ -33,7 +33,7 @@ def main(folder: Path) -> int:
 
     try:
         report = AccelerateTrainer(job.objective, job.model_dir, job.execution).train(
-            read_rows(folder),
+            HandedRows(folder),
             job.optimization,
             seed=job.seed,
             resume_from=job.resume_from,

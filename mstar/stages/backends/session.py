@@ -70,7 +70,7 @@ class Session:
 
     @property
     def rank(self) -> int:
-        """This process among the ranks."""
+        """The number of the process among the ranks."""
         return int(self.accelerator.process_index)
 
     @property
@@ -127,7 +127,7 @@ def open_session(
     backbone = module.model.backbone if isinstance(module, StepValueLoss) else module.model
     for group in optimization.freeze:
         for parameter in family.parameters(backbone, group):
-            parameter.requires_grad_(False)
+            parameter.requires_grad = False
     if isinstance(module, StepValueLoss):
         _freeze_unused_head(backbone)
     if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -203,7 +203,7 @@ def _freeze_unused_head(backbone: Any) -> None:
     """The word head has no part in a PRM; left trainable it would wait for gradients that never come."""
     output = backbone.get_output_embeddings()
     if output is not None and output.weight is not backbone.get_input_embeddings().weight:
-        output.requires_grad_(False)  # noqa: FBT003 (torch's own signature)
+        output.weight.requires_grad = False
 
 
 def _check_same_weights(model: Path, checkpoint: Path) -> None:
@@ -211,14 +211,12 @@ def _check_same_weights(model: Path, checkpoint: Path) -> None:
     same, _, _ = filecmp.cmpfiles(model, checkpoint, names, shallow=False)
     if sorted(same) != names:
         raise ModelError(
-            f"the model in {model} is not the one in {checkpoint}: with DeepSpeed an inherited optimizer brings its own "
-            "weights. Train the checkpoint's model, or start with a fresh optimizer."
+            f"the model in {model} is not the one in {checkpoint}: with DeepSpeed an inherited optimizer brings its "
+            "own weights. Train the checkpoint's model, or start with a fresh optimizer."
         )
 
 
-def _tie(
-    module: torch.nn.Module, weights: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def _tie(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights in which tied parameters are one tensor again: DeepSpeed copies each, and would save them twice."""
     first: dict[int, str] = {}
     tied = dict(weights)

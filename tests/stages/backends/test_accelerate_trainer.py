@@ -1,7 +1,10 @@
 """Training is the arithmetic that the paper describes, and goes on from a checkpoint as if it had never stopped."""
 
+import copy
 import json
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,6 +17,9 @@ from mstar.errors import DataError, ModelError
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
+from mstar.stages.backends.encoding import EncodedRows
+from mstar.stages.backends.order import plan_epoch
+from mstar.stages.protocols import TrainingRow
 from mstar.tasks import Execution, Optimization
 from tests.stages.backends.rows import make_rows
 from tests.tiny import encode_text
@@ -27,7 +33,18 @@ def quiet(count):
     return None
 
 
-def train(model, rows, save_to, *, objective="policy", optimization=OPTIMIZATION, seed=0, resume=None, stop=None, **execution):
+def train(
+    model,
+    rows,
+    save_to,
+    *,
+    objective="policy",
+    optimization=OPTIMIZATION,
+    seed=0,
+    resume=None,
+    stop=None,
+    **execution,
+):
     trainer = AccelerateTrainer(objective, model, Execution(device="cpu", **execution))
     return trainer.train(
         rows,
@@ -51,14 +68,21 @@ def distance(first, second):
 
 
 def test_the_loss_falls_and_is_reported_a_step(tiny_model, tmp_path):
-    report = train(tiny_model, make_rows(40), tmp_path, optimization=OPTIMIZATION.model_copy(update={"epochs": 4}))
+    report = train(
+        tiny_model,
+        make_rows(40),
+        tmp_path,
+        optimization=OPTIMIZATION.model_copy(update={"epochs": 4}),
+    )
     assert len(report.losses) == report.global_step == 20
     assert report.losses[-1] < report.losses[0] / 2
     assert report.examples == 160
     assert report.learning_rate == OPTIMIZATION.learning_rate
 
 
-def test_the_first_loss_is_the_mean_cross_entropy_of_response_tokens_and_their_end(tiny_model, tmp_path):
+def test_the_first_loss_is_the_mean_cross_entropy_of_response_tokens_and_their_end(
+    tiny_model, tmp_path
+):
     rows = make_rows(6)
     report = train(tiny_model, rows, tmp_path)
     family = load_family(tiny_model)
@@ -107,8 +131,17 @@ def test_a_pass_left_and_taken_up_again_equals_one_that_was_not(tiny_model, tmp_
     rows = make_rows(44, steps=True)
     once = train(tiny_model, rows, tmp_path / "once", objective=objective)
     first = train(tiny_model, rows, tmp_path / "0", objective=objective, stop=2)
-    second = train(tmp_path / "0/model", rows, tmp_path / "1", objective=objective, stop=3, resume=tmp_path / "0")
-    third = train(tmp_path / "1/model", rows, tmp_path / "2", objective=objective, resume=tmp_path / "1")
+    second = train(
+        tmp_path / "0/model",
+        rows,
+        tmp_path / "1",
+        objective=objective,
+        stop=3,
+        resume=tmp_path / "0",
+    )
+    third = train(
+        tmp_path / "1/model", rows, tmp_path / "2", objective=objective, resume=tmp_path / "1"
+    )
     assert first.losses + second.losses + third.losses == once.losses
     assert third.global_step == once.global_step == 6
     assert distance(tmp_path / "once", tmp_path / "2") == 0
@@ -138,9 +171,7 @@ def test_segments_joined_by_checkpoints_equal_one_uninterrupted_loop(tiny_model,
     family = load_family(tiny_model)
     model = family.load(dtype=torch.float32, device=torch.device("cpu")).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    expected = []
-    from mstar.stages.backends.order import plan_epoch
-
+    expected: list[float] = []
     for number in range(3):
         rows = make_rows(16, start=16 * number)
         answers = [
@@ -150,7 +181,9 @@ def test_segments_joined_by_checkpoints_equal_one_uninterrupted_loop(tiny_model,
         prompts = family.encode([row.prompt for row in rows])
         lengths = [len(p.tokens) + len(a) for p, a in zip(prompts, answers, strict=True)]
         for batch in plan_epoch(lengths, 8, seed=number, epoch=0):
-            inputs = family.collate([prompts[i] for i in batch], [answers[i] for i in batch], pad="right")
+            inputs = family.collate(
+                [prompts[i] for i in batch], [answers[i] for i in batch], pad="right"
+            )
             labels = torch.full_like(inputs["input_ids"], -100)
             for place, i in enumerate(batch):
                 start = len(prompts[i].tokens)
@@ -218,7 +251,9 @@ def test_a_checkpoint_opens_in_transformers_alone_and_holds_the_weights_once(tin
 
 def test_a_frozen_group_does_not_change_and_the_rest_does(tiny_model, tmp_path):
     optimization = OPTIMIZATION.model_copy(update={"freeze": ("vision",)})
-    train(tiny_model, make_rows(16, steps=True), tmp_path, objective="prm", optimization=optimization)
+    train(
+        tiny_model, make_rows(16, steps=True), tmp_path, objective="prm", optimization=optimization
+    )
     before, after = load_file(tiny_model / "model.safetensors"), weights(tmp_path)
     changed = {name: not torch.equal(before[name], after[name]) for name in before}
     assert not any(moved for name, moved in changed.items() if "visual" in name)
@@ -228,9 +263,13 @@ def test_a_frozen_group_does_not_change_and_the_rest_does(tiny_model, tmp_path):
 def test_a_prm_checkpoint_is_a_prm_and_training_goes_on_from_it(tiny_model, tmp_path):
     rows = make_rows(16, steps=True)
     first = train(tiny_model, rows, tmp_path / "0", objective="prm")
-    second = train(tmp_path / "0/model", rows, tmp_path / "1", objective="prm", resume=tmp_path / "0")
+    second = train(
+        tmp_path / "0/model", rows, tmp_path / "1", objective="prm", resume=tmp_path / "0"
+    )
     assert second.losses[0] < first.losses[0]
-    load_reward_model(load_family(tmp_path / "1/model"), dtype=torch.float32, device=torch.device("cpu"))
+    load_reward_model(
+        load_family(tmp_path / "1/model"), dtype=torch.float32, device=torch.device("cpu")
+    )
 
 
 def test_half_precision_trains_from_full_precision_weights(tiny_model, tmp_path):
@@ -257,14 +296,22 @@ def test_an_inherited_optimizer_with_other_settings_is_refused(tiny_model, tmp_p
     train(tiny_model, rows, tmp_path / "0")
     changed = OPTIMIZATION.model_copy(update={name: CHANGES[name]})
     with pytest.raises(ModelError, match=name):
-        train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0", optimization=changed)
+        train(
+            tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0", optimization=changed
+        )
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("world_size", 2, "number of processes"), ("zero_stage", 1, "ZeRO stage"), ("objective", "prm", "objective")],
+    [
+        ("world_size", 2, "number of processes"),
+        ("zero_stage", 1, "ZeRO stage"),
+        ("objective", "prm", "objective"),
+    ],
 )
-def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny_model, tmp_path, field, value, message):
+def test_a_checkpoint_of_another_kind_of_run_is_refused(
+    tiny_model, tmp_path, field, value, message
+):
     rows = make_rows(8)
     train(tiny_model, rows, tmp_path / "0")
     path = tmp_path / "0/trainer/state.json"
@@ -273,7 +320,9 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny_model, tmp_path, fi
         train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
 
 
-@pytest.mark.parametrize("name", ["state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"])
+@pytest.mark.parametrize(
+    "name", ["state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"]
+)
 def test_a_checkpoint_with_a_missing_file_is_refused(tiny_model, tmp_path, name):
     rows = make_rows(8)
     train(tiny_model, rows, tmp_path / "0")
@@ -324,10 +373,51 @@ def test_a_row_beyond_the_context_is_refused_and_not_cut(tiny_model, tmp_path):
         train(tiny_model, [*make_rows(3), long], tmp_path)
 
 
+def test_any_seed_of_63_bits_is_taken(tiny_model, tmp_path):
+    train(tiny_model, make_rows(2), tmp_path, seed=2**63 - 1)
+
+
+class DecodedWhenAsked(Sequence[TrainingRow]):
+    """Rows that count how often each is asked for, as a data set that decodes its images would."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.asked: Counter[int] = Counter()
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        self.asked[index] += 1
+        return copy.deepcopy(self.rows[index])
+
+
+def test_each_row_is_asked_for_once_when_memory_suffices(tiny_model, tmp_path):
+    rows = DecodedWhenAsked(make_rows(20))
+    train(tiny_model, rows, tmp_path, optimization=OPTIMIZATION.model_copy(update={"epochs": 3}))
+    assert rows.asked == dict.fromkeys(range(20), 1)
+
+
+def test_rows_beyond_the_memory_budget_are_encoded_again_and_train_the_same(
+    tiny_model, tmp_path, monkeypatch
+):
+    expected = train(tiny_model, make_rows(20), tmp_path / "0")
+    monkeypatch.setattr(EncodedRows.__init__, "__kwdefaults__", {"kept_bytes": 50_000})
+    rows = DecodedWhenAsked(make_rows(20))
+    found = train(tiny_model, rows, tmp_path / "1")
+    assert found.losses == expected.losses
+    assert set(rows.asked.values()) == {1, 2}
+
+
 def test_progress_counts_examples(tiny_model, tmp_path):
     told: list[int] = []
     AccelerateTrainer("policy", tiny_model, Execution(device="cpu")).train(
-        make_rows(20), OPTIMIZATION, seed=0, resume_from=None, save_to=tmp_path, progress=told.append
+        make_rows(20),
+        OPTIMIZATION,
+        seed=0,
+        resume_from=None,
+        save_to=tmp_path,
+        progress=told.append,
     )
     assert sum(told) == 20
     assert len(told) == 3

@@ -15,7 +15,8 @@ def states(rows, tokens):
 
 def test_a_layer_with_room_holds_what_a_growing_one_holds():
     torch.manual_seed(0)
-    plain, keys, values = DynamicLayer(), *states(3, 5)
+    plain = DynamicLayer()
+    keys, values = states(3, 5)
     plain.update(keys, values)
     roomy = RoomyLayer(keys.clone(), values.clone(), 5)
     for step in range(2 * SPARE + 3):

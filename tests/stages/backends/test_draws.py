@@ -10,7 +10,11 @@ from mstar.stages.backends.draws import pick, uniforms
 
 seeds = st.integers(0, 2**63 - 1)
 
-RECORDED = [[0.6524484753608704, 0.7012121081352234], [0.3681895136833191, 0.9435641765594482], [0.6572466492652893, 0.459286630153656]]
+RECORDED = [
+    [0.6524484753608704, 0.7012121081352234],
+    [0.3681895136833191, 0.9435641765594482],
+    [0.6572466492652893, 0.459286630153656],
+]
 
 
 @given(st.lists(seeds, min_size=1, max_size=20), st.integers(0, 500), st.integers(1, 20))
@@ -32,7 +36,10 @@ def test_numbers_of_neighbouring_seeds_and_positions_are_uniform_and_unrelated()
     numbers = uniforms(range(400), [0] * 400, 500).double().numpy()
     counts, _ = np.histogram(numbers, bins=100, range=(0, 1))
     assert abs(counts - 2000).max() < 5 * 2000**0.5
-    for near in (np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel()), np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel())):
+    for near in (
+        np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel()),
+        np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel()),
+    ):
         assert abs(near[0, 1]) < 0.01
 
 

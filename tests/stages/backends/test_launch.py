@@ -6,7 +6,7 @@ import pytest
 
 from mstar.errors import ModelError, WorkerLost
 from mstar.stages.backends import launch
-from mstar.stages.backends.handover import read_rows, write_rows
+from mstar.stages.backends.handover import HandedRows, write_rows
 from mstar.stages.backends.launch import train_in_ranks
 from mstar.tasks import DeepSpeed, Execution, Optimization
 from tests.stages.backends.rows import make_rows
@@ -33,26 +33,24 @@ def train(model, rows, save_to, execution=RANKS, *, resume=None, stop=None, told
 
 @pytest.mark.slow
 @pytest.mark.deepspeed
-def test_segments_in_new_processes_equal_one_run_and_one_process(tiny_model, tmp_path):
+def test_segments_on_two_ranks_in_new_processes_equal_one_uninterrupted_run(tiny_model, tmp_path):
+    """The reference is one process without DeepSpeed, so this also says that ranks change nothing but rounding."""
     pytest.importorskip("deepspeed")
     # Batches of 7, 7 and 1: an uneven share, and a rank without any row.
     rows = make_rows(15)
     told: list[int] = []
-    once = train(tiny_model, rows, tmp_path / "once", told=told)
-    first = train(tiny_model, rows, tmp_path / "0", stop=1)
-    second = train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
-    assert first.losses + second.losses == pytest.approx(once.losses, abs=1e-6)
+    once = train(tiny_model, rows, tmp_path / "once", Execution(device="cpu"))
+    first = train(tiny_model, rows, tmp_path / "0", stop=1, told=told)
+    second = train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0", told=told)
+    assert first.losses + second.losses == pytest.approx(once.losses, rel=1e-5)
     assert second.global_step == once.global_step == 3
-    assert distance(tmp_path / "once", tmp_path / "1") < 1e-6
+    assert distance(tmp_path / "once", tmp_path / "1") < 1e-5
     assert sum(told) == 15
-    alone = train(tiny_model, rows, tmp_path / "alone", Execution(device="cpu"))
-    assert once.losses == pytest.approx(alone.losses, rel=1e-5)
-    assert distance(tmp_path / "once", tmp_path / "alone") < 1e-4
     state = json.loads((tmp_path / "1/trainer/state.json").read_text())
     assert (state["world_size"], state["zero_stage"]) == (2, 1)
-    # What a rank refuses reaches the caller as the same error.
+    alone = Execution(device="cpu")
     with pytest.raises(ModelError, match="number of processes is 2, this step asks for 1"):
-        train(tmp_path / "1/model", rows, tmp_path / "2", Execution(device="cpu"), resume=tmp_path / "1")
+        train(tmp_path / "1/model", rows, tmp_path / "2", alone, resume=tmp_path / "1")
 
 
 @pytest.mark.deepspeed
@@ -67,9 +65,13 @@ def test_rows_are_handed_over_unchanged(tmp_path):
     rows = make_rows(5, steps=True)
     rows.append(rows[0])
     write_rows(tmp_path, rows)
-    read = read_rows(tmp_path)
+    read = HandedRows(tmp_path)
     for mine, theirs in zip(read, rows, strict=True):
         assert mine.example == theirs.example
-        assert (mine.prompt.query_id, mine.prompt.text) == (theirs.prompt.query_id, theirs.prompt.text)
+        assert (mine.prompt.query_id, mine.prompt.text) == (
+            theirs.prompt.query_id,
+            theirs.prompt.text,
+        )
         assert mine.prompt.image.tobytes() == theirs.prompt.image.tobytes()
-    assert read[0].prompt.image is read[5].prompt.image
+    assert len(list((tmp_path / "images").iterdir())) == 5
+    assert [row.example for row in read[1:3]] == [row.example for row in rows[1:3]]

@@ -28,7 +28,10 @@ def test_another_seed_or_epoch_is_another_order():
 
 def test_rows_of_a_batch_have_similar_lengths():
     rows = [index % 97 for index in range(800)]
-    spread = [max(rows[i] for i in b) - min(rows[i] for i in b) for b in plan_epoch(rows, 10, seed=0, epoch=0)]
+    spread = [
+        max(rows[i] for i in b) - min(rows[i] for i in b)
+        for b in plan_epoch(rows, 10, seed=0, epoch=0)
+    ]
     assert sum(spread) / len(spread) < 20
 
 

@@ -35,7 +35,9 @@ def test_responses_do_not_depend_on_batch_size_or_order(any_model):
     expected = sample(any_model, prompts, sampling_rows=512)
     shuffled = random.Random(0).sample(prompts, len(prompts))
     for rows in (1, 4, 7, 20):
-        found = {group[0].query_id: group for group in sample(any_model, shuffled, sampling_rows=rows)}
+        found = {
+            group[0].query_id: group for group in sample(any_model, shuffled, sampling_rows=rows)
+        }
         assert [found[prompt.query_id] for prompt in prompts] == expected
 
 
@@ -66,7 +68,9 @@ def test_greedy_responses_equal_those_of_generate(any_model):
     drawer = sampler(any_model)
     greedy = Sampling(n=1, temperature=0, max_new_tokens=24)
     family = drawer.family
-    for prompt, (response,) in zip(prompts, drawer.sample(prompts, greedy, "p", print), strict=True):
+    for prompt, (response,) in zip(
+        prompts, drawer.sample(prompts, greedy, "p", print), strict=True
+    ):
         batch = family.collate(family.encode([prompt]), [()], pad="left")
         del batch["position_ids"]
         output = drawer.decoder.model.generate(
