@@ -271,6 +271,7 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
         raise SpecError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: expected keys and values, found {type(raw).__name__}")
+    raw = _unshared(raw)
     for override in overrides:
         apply_override(raw, override)
     return _anchored(parse_spec(raw, source=str(path)), path.resolve().parent)
@@ -321,6 +322,13 @@ def _anchored(spec: RunSpec, folder: Path) -> RunSpec:
     return spec.model_copy(
         update={"data": data, "model": anchor(spec.model), "store": anchor(spec.store)}
     )
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which what a YAML alias repeats is there each time, so that an override changes one of them."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

@@ -11,8 +11,9 @@ from mstar.config import RunSpec, parse_spec
 CONTINUOUS = "continuous"
 MSTAR = "mstar"
 MATCHED = 2400
-"""Most examples an iteration of ``continuous``: what M-STaR's Top-2 of 1,200 queries can give, so that the two runs differ
-in what they learn from and not in how much."""
+"""Most examples an iteration of ``continuous``: what M-STaR's Top-2 of 1,200 queries can give.
+
+So the two runs differ in what they learn from, and not in how much."""
 
 
 def base_folder() -> Path:

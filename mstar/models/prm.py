@@ -7,6 +7,7 @@ A PRM folder is the completer's model folder, which still opens in transformers 
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,10 +39,10 @@ class RewardModel(torch.nn.Module):
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__()
         self.backbone = backbone
-        embeddings = backbone.get_input_embeddings().weight.detach()
-        self.head = torch.nn.Linear(embeddings.shape[1], 1).to(embeddings.device, torch.float32)
+        mean = mean_embedding(backbone)
+        self.head = torch.nn.Linear(len(mean), 1).to(mean.device, torch.float32)
         with torch.no_grad():
-            self.head.weight.copy_(embeddings.float().mean(dim=0, keepdim=True))
+            self.head.weight.copy_(mean)
             self.head.bias.fill_(FIRST_VALUE)
 
     def forward(self, **inputs: Any) -> torch.Tensor:
@@ -49,6 +50,19 @@ class RewardModel(torch.nn.Module):
         hidden = self.backbone.base_model(**inputs).last_hidden_state
         values: torch.Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
         return values
+
+
+def mean_embedding(backbone: PreTrainedModel) -> torch.Tensor:
+    """The mean of the token embeddings, in float32."""
+    weight: torch.Tensor = backbone.get_input_embeddings().weight
+    gathered: AbstractContextManager[None] = nullcontext()
+    if hasattr(weight, "ds_id"):
+        # ZeRO stage 3 leaves each rank a part of every weight.
+        import deepspeed
+
+        gathered = deepspeed.zero.GatheredParameters([weight])
+    with gathered, torch.no_grad():
+        return weight.float().mean(dim=0)
 
 
 def is_reward_model(path: Path) -> bool:

@@ -7,7 +7,7 @@ streamed; memory holds the drawn queries only.
 import base64
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -57,7 +57,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One iteration's drawn queries with their responses. ``source`` is ``training`` or ``validation``."""
+    """One iteration's drawn queries with their responses. ``source`` is ``training`` or ``validation``.
+
+    ``queries`` is how many there were in all. A group's key is the query's in the album.
+    """
 
     run: str
     iteration: int
@@ -78,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Album:
-    """All looks, and each query in them once."""
+    """All looks, and each query in them once, by data set, split and id."""
 
     looks: tuple[Look, ...]
     queries: dict[str, tuple[Query, Picture]]
@@ -87,22 +90,28 @@ class Album:
 def collect_responses(store: Store, runs: Sequence[RunView], count: int) -> Album:
     """``count`` queries of each iteration's rollout, and half as many of its validation."""
     looks: list[Look] = []
+    wanted: dict[tuple[str, str], set[str]] = {}
+    data = {run.data.digest: run.data for run in runs}
     with TemporaryDirectory(prefix="mstar-report-") as folder:
         scratch = Path(folder)
-        wanted: dict[tuple[str, str], set[str]] = {}
-        data: dict[str, Ref] = {}
         for run in runs:
-            data[run.data.digest] = run.data
             splits = {"training": run.spec.data.train, "validation": run.spec.data.validation}
             for look in _looks(store, run, count, scratch):
-                looks.append(look)
-                ids = wanted.setdefault((run.data.digest, splits[look.source]), set())
-                ids.update(query for query, _ in look.groups)
-        queries = {}
-        for (digest, split), ids in wanted.items():
-            for sample in read_samples(store, data[digest], split, ids, scratch):
-                queries[sample.query.id] = (sample.query, picture_of(sample))
+                place = (run.data.digest, splits[look.source])
+                wanted.setdefault(place, set()).update(query for query, _ in look.groups)
+                groups = tuple((_key(place, query), shown) for query, shown in look.groups)
+                looks.append(replace(look, groups=groups))
+        queries = {
+            _key((digest, split), sample.query.id): (sample.query, picture_of(sample))
+            for (digest, split), ids in wanted.items()
+            for sample in read_samples(store, data[digest], split, ids, scratch)
+        }
     return Album(looks=tuple(looks), queries=queries)
+
+
+def _key(place: tuple[str, str], query: str) -> str:
+    digest, split = place
+    return f"{digest[:8]}/{split}/{query}"
 
 
 def draw_queries(scored: Iterable[Scored], count: int) -> dict[str, list[Scored]]:

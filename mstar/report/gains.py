@@ -1,14 +1,14 @@
-"""What was gained and how the policy changed: results, accuracy by iteration, saturation, temperature."""
+"""What was gained: the final comparison, and accuracy by iteration."""
 
 from collections.abc import Sequence
 
 from mstar.core.metrics import wilson_interval
-from mstar.report.charts import Axis, Chart, Point, Series, range_bar
+from mstar.report.charts import Chart, Point, Series, range_bar
 from mstar.report.figures import Section, absent, figure, iteration_axis, share_axis, table
 from mstar.report.markup import Child, Html, el, join
-from mstar.report.scale import decimal, nice_ticks, padded, percent, points, whole
+from mstar.report.scale import decimal, percent, points, whole
 from mstar.report.table import Row, results_table
-from mstar.report.views import Evaluation, Iteration, RunView, Sampled
+from mstar.report.views import Evaluation, RunView
 
 NEUTRAL = 5
 """The style of what belongs to no run."""
@@ -191,48 +191,3 @@ def _pass_point(
 
 def _known(found: Sequence[Point | None]) -> tuple[Point, ...]:
     return tuple(point for point in found if point)
-
-
-def saturation_section(runs: Sequence[RunView]) -> Section:
-    """Pass@K − Greedy and Reward-Pass@2 over temperature and iteration (the paper's section 4.1)."""
-    k = common_k(runs)
-    body: list[Child] = [
-        el(
-            "p",
-            f"Pass@{k or 'K'} − Greedy is the exploration that is left; as it shrinks, sampling finds little that greedy "
-            "decoding does not. Reward-Pass@2 is the share of questions with a right response among the two that the PRM "
-            "ranks highest: exploration and exploitation in one number.",
-        )
-    ]
-    for run in runs:
-        evaluated = [i for i in run.iterations if i.evaluation and i.evaluation.sampled]
-        if not evaluated:
-            body.append(absent(f"{run.name}: nothing is sampled yet; the run is {run.progress}."))
-            continue
-        maps: list[Child] = [
-            heatmap(run, evaluated, f"Pass@{k} − Greedy", "percentage points", _left(k), mark=False)
-        ]
-        if any(p.reward_pass_at_2 is not None for i in evaluated for p in _points(i)):
-            caption = "percent; outlined: the temperature chosen from that row"
-            maps.append(heatmap(run, evaluated, "Reward-Pass@2", caption, _reward, mark=True))
-        else:
-            maps.append(absent(f"Reward-Pass@2 is not known: {run.name} asks no PRM when it evaluates."))
-        body.append(el("div", maps, class_="pair"))
-    return Section(id="saturation", title="Exploration and saturation", body=join(body))
-
-
-def _left(k: int | None) -> "Measure":
-    def measure(point: Sampled, found: Evaluation) -> float | None:
-        if k is None or k not in point.pass_at or found.greedy is None:
-            return point.pass_minus_greedy
-        return point.pass_at[k] - found.greedy.value
-
-    return measure
-
-
-def _reward(point: Sampled, found: Evaluation) -> float | None:
-    return point.reward_pass_at_2
-
-
-def _points(iteration: Iteration) -> tuple[Sampled, ...]:
-    return iteration.evaluation.sampled if iteration.evaluation else ()

@@ -1,0 +1,154 @@
+"""What the policy learned from: selection by iteration, and the loss."""
+
+from collections.abc import Sequence
+from math import fsum
+
+from mstar.report.charts import Axis, Chart, Point, Series
+from mstar.report.figures import Section, absent, figure, iteration_axis, table
+from mstar.report.markup import Child, Html, el, join
+from mstar.report.scale import decimal, log_ticks, nice_ticks, percent, whole
+from mstar.report.views import Iteration, PrmView, RunView
+
+LINE_POINTS = 240
+"""A loss curve has at most so many points, each the mean of its share of the steps."""
+
+
+def selection_section(runs: Sequence[RunView]) -> Section:
+    """What each iteration's reward kept, against the other right responses (the paper's figure 2)."""
+    body: list[Child] = []
+    for run in runs:
+        scored = [i for i in run.iterations if i.selection]
+        if scored:
+            body.append(_selected(run, scored))
+        elif run.spec.evolve.method == "sft":
+            body.append(absent(f"{run.name}: SFT trains on the true answers and selects nothing."))
+        else:
+            body.append(absent(f"{run.name}: nothing is scored yet; the run is {run.progress}."))
+    note = (
+        "Reward is the lowest step score of a response (PRM). A right response that was not selected is one of the "
+        "“others”; where all right responses are kept there are none."
+    )
+    return Section(
+        id="selection",
+        title="What was selected for training",
+        body=join(body, el("p", note, class_="note")),
+    )
+
+
+def _selected(run: RunView, scored: Sequence[Iteration]) -> Html:
+    rows: list[list[Child]] = []
+    for iteration in scored:
+        s = iteration.selection
+        assert s is not None, "only iterations with a selection come here"
+        rows.append(
+            [
+                str(iteration.index),
+                whole(s.queries),
+                percent(s.solved / s.queries if s.queries else None),
+                whole(s.responses),
+                percent(s.correct / s.responses if s.responses else None),
+                whole(s.selected),
+                whole(s.selected_queries),
+                decimal(s.steps_selected),
+                decimal(s.steps_other),
+                decimal(s.reward_selected),
+                decimal(s.reward_other),
+            ]
+        )
+    head = [
+        "Iteration",
+        "Queries",
+        "Solved",
+        "Responses",
+        "Right",
+        "Selected",
+        "of queries",
+        "Steps, selected",
+        "Steps, other right",
+        "Reward, selected",
+        "Reward, other right",
+    ]
+    return table(run.name, head, rows, label=f"Selection of {run.name}")
+
+
+def loss_section(runs: Sequence[RunView]) -> Section:
+    """The policy's loss over all iterations as one curve, and the PRM's."""
+    series = [
+        Series(name=run.name, points=_joined(run), style=style) for style, run in enumerate(runs)
+    ]
+    drawn = tuple(line for line in series if line.points)
+    body: list[Child] = []
+    if drawn:
+        values = [point.y for line in drawn for point in line.points]
+        high = max(values)
+        ticks = nice_ticks(0, high, 4)
+        last = max(i.index for run in runs for i in run.iterations if i.losses)
+        chart = Chart(
+            label="Training loss of the policy",
+            series=drawn,
+            x=iteration_axis(last),
+            y=Axis(
+                label="loss", low=0, high=high, ticks=tuple((t, f"{t:g}") for t in ticks)
+            ),
+            marks=tuple((index, f"iteration {index} ends") for index in range(1, last + 1)),
+        )
+        caption = "Loss of the policy, iterations joined; each lies between the number before it and its own."
+        body.append(figure(chart, caption, value=None))
+    body += [
+        absent(f"{line.name}: no iteration is trained yet; the run is {run.progress}.")
+        for line, run in zip(series, runs, strict=True)
+        if not line.points
+    ]
+    prms = {run.prm.identity: run.prm for run in runs if run.prm and run.prm.losses}
+    body += [_prm_loss(prm) for prm in prms.values()]
+    return Section(id="loss", title="Training loss", body=el("div", body, class_="pair"))
+
+
+def _joined(run: RunView) -> tuple[Point, ...]:
+    trained = [i for i in run.iterations if i.losses]
+    room = max(1, LINE_POINTS // max(1, len(trained)))
+    return tuple(
+        Point(
+            x=iteration.index - 1 + place,
+            y=loss,
+            note=f"{run.name}, iteration {iteration.index}: loss {loss:.4g}",
+        )
+        for iteration in trained
+        for place, loss in thinned(iteration.losses, room)
+    )
+
+
+def thinned(losses: Sequence[float], room: int) -> list[tuple[float, float]]:
+    """At most ``room`` means of equal shares of the losses, each with its place from 0 to 1."""
+    count = min(room, len(losses))
+    found = []
+    for index in range(count):
+        start, end = len(losses) * index // count, len(losses) * (index + 1) // count
+        found.append(((start + end) / 2 / len(losses), fsum(losses[start:end]) / (end - start)))
+    return found
+
+
+def _prm_loss(prm: PrmView) -> Html:
+    points = tuple(
+        Point(x=place * len(prm.losses), y=max(loss, 1e-9))
+        for place, loss in thinned(prm.losses, LINE_POINTS)
+    )
+    low, high = min(p.y for p in points), max(p.y for p in points)
+    chart = Chart(
+        label="Training loss of the PRM",
+        series=(Series(name="PRM", points=points, style=4),),
+        x=Axis(
+            label="optimizer step",
+            low=0,
+            high=len(prm.losses),
+            ticks=tuple((t, whole(t)) for t in nice_ticks(0, len(prm.losses), 5)),
+        ),
+        y=Axis(
+            label="squared error, logarithmic",
+            low=low * 0.9,
+            high=high * 1.1,
+            ticks=tuple((t, f"{t:g}") for t in log_ticks(low * 0.9, high * 1.1)),
+            log=True,
+        ),
+    )
+    return figure(chart, "Loss of the PRM.", value=None)
