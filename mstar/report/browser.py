@@ -23,7 +23,10 @@ def browser_section(runs: Sequence[RunView], album: Album) -> Section:
             _controls(),
             el("p", id="count", class_="note", role="status", aria_live="polite"),
             el("div", id="cards"),
-            el("noscript", absent("The responses are shown by a script; allow scripts to see them.")),
+            el(
+                "noscript",
+                absent("The responses are shown by a script; allow scripts to see them."),
+            ),
             json_script("album", album_data(runs, album)),
         ]
     missing = {run.name for run in runs} - {look.run for look in album.looks}
@@ -31,9 +34,13 @@ def browser_section(runs: Sequence[RunView], album: Album) -> Section:
         if run.name not in missing:
             continue
         sft = run.spec.evolve.method == "sft"
-        why = "SFT samples no responses" if sft else f"none are sampled yet; the run is {run.progress}"
+        why = (
+            "SFT samples no responses"
+            if sft
+            else f"none are sampled yet; the run is {run.progress}"
+        )
         body.append(absent(f"{run.name}: {why}."))
-    return Section(id="responses", title="Responses", body=join(body))
+    return Section(id="responses", title="Responses", short="Responses", body=join(body))
 
 
 def _controls() -> Html:
@@ -48,7 +55,9 @@ def _controls() -> Html:
         choice(
             "right", "Answer", [("", "right and wrong"), ("1", "right only"), ("0", "wrong only")]
         ),
-        choice("selected", "Training", [("", "all"), ("1", "selected only"), ("0", "not selected")]),
+        choice(
+            "selected", "Training", [("", "all"), ("1", "selected only"), ("0", "not selected")]
+        ),
         el(
             "label",
             el("span", "Search"),
@@ -96,7 +105,9 @@ def _look(look: Look, *, scores: bool) -> dict[str, Any]:
             f"{len(look.groups)} of the {look.queries} validation questions after iteration {look.iteration}: "
             f"the greedy response, and those sampled{sampled}. Nothing is selected from validation."
         )
-    groups = [{"id": query, "responses": [_shown(s) for s in shown]} for query, shown in look.groups]
+    groups = [
+        {"id": query, "responses": [_shown(s) for s in shown]} for query, shown in look.groups
+    ]
     return {"run": look.run, "name": name, "said": said, "groups": groups}
 
 

@@ -16,6 +16,9 @@ RIGHT, TOP, BOTTOM = 14, 14, 44
 CHARACTER = 6.6
 """Width of a character of an axis label, about."""
 
+LINE_HEIGHT = 13
+"""Nearer ticks would write over one another."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
@@ -30,7 +33,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """A line. ``style`` is its place among the styles; ``stepped`` holds a value until the next."""
+    """A line. ``style`` is its place among the styles; ``stepped`` holds a value until the next.
+
+    Without a name it is background, in no legend.
+    """
 
     name: str
     points: tuple[Point, ...]
@@ -60,20 +66,23 @@ class Chart:
     y: Axis
     marks: tuple[tuple[float, str], ...] = ()
 
+    @property
+    def named(self) -> tuple[Series, ...]:
+        """The series for the legend and the table: those in the background have no name."""
+        return tuple(series for series in self.series if series.name)
+
 
 def line_chart(chart: Chart, width: float, height: float) -> Html:
     """The chart at one size; drawn again at another size rather than scaled, so that its text stays readable."""
     left = 14 + CHARACTER * max((len(text) for _, text in chart.y.ticks), default=2)
-    x = Scale(
-        low=chart.x.low, high=chart.x.high, start=left, end=width - RIGHT, log=chart.x.log
-    )
+    x = Scale(low=chart.x.low, high=chart.x.high, start=left, end=width - RIGHT, log=chart.x.log)
     y = Scale(
         low=chart.y.low, high=chart.y.high, start=height - BOTTOM, end=TOP + 14, log=chart.y.log
     )
     return el(
         "svg",
         el("title", chart.label),
-        _axes(chart, x, y, width, height),
+        _axes(chart, x, y, height),
         (_band(series, x, y) for series in chart.series),
         (_line(series, x, y) for series in chart.series),
         class_="chart",
@@ -102,33 +111,35 @@ def swatch(style: int) -> Html:
 
 def range_bar(value: float, low: float, high: float, style: int) -> Html:
     """A share with its interval on a line from 0 to 1."""
-    x = Scale(low=0, high=1, start=4, end=176)
+    x = Scale(low=0, high=1, start=5, end=295)
     return el(
         "svg",
-        el("path", d="M4 10H176", class_="rail"),
+        el("path", d="M5 10H295", class_="rail"),
         (el("path", d=f"M{number(x(t))} 7v6", class_="rail") for t in (0, 0.25, 0.5, 0.75, 1)),
         el("path", d=f"M{number(x(low))} 10H{number(x(high))}", class_=f"range s{style % STYLES}"),
         MARKERS[style % len(MARKERS)](x(value), 10, f"dot s{style % STYLES}"),
         class_="rangebar",
-        viewBox="0 0 180 20",
-        width=180,
+        viewBox="0 0 300 20",
+        width=300,
         height=20,
         aria_hidden="true",
     )
 
 
-def _axes(chart: Chart, x: Scale, y: Scale, width: float, height: float) -> Html:
+def _axes(chart: Chart, x: Scale, y: Scale, height: float) -> Html:
     parts: list[Child] = []
+    above = float("inf")
     for value, text in chart.y.ticks:
-        at = number(y(value))
+        if above - y(value) < LINE_HEIGHT:
+            continue
+        above = y(value)
+        at = number(above)
         parts += [
             el("path", d=f"M{number(x.start)} {at}H{number(x.end)}", class_="grid"),
             el("text", text, x=x.start - 6, y=y(value) + 4, class_="tick end"),
         ]
     for value, text in _thinned(chart.x.ticks, x):
-        parts.append(
-            el("text", text, x=x(value), y=height - BOTTOM + 18, class_="tick middle")
-        )
+        parts.append(el("text", text, x=x(value), y=height - BOTTOM + 18, class_="tick middle"))
     for value, text in chart.marks:
         at = number(x(value))
         parts.append(

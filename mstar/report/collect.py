@@ -67,9 +67,7 @@ def work_seconds(runs: Iterable[RunView]) -> float:
 def _run(store: Store, name: str, entries: Sequence[Entry], made: Mapping[str, float]) -> RunView:
     run = load_run(store, name)
     manifests = {entry.name: resolve(store, entry.ref) for entry in entries}
-    steps = tuple(
-        _step(entry, manifests[entry.name], made.get(entry.ref.id)) for entry in entries
-    )
+    steps = tuple(_step(entry, manifests[entry.name], made.get(entry.ref.id)) for entry in entries)
     tests = {
         step.partition("/")[0]: evaluation_of(manifest.results)
         for step, manifest in manifests.items()
@@ -118,9 +116,7 @@ def evaluation_of(results: Mapping[str, Any]) -> Evaluation:
     queries, greedy = int(results["queries"]), results["greedy"]
     share = None
     if greedy:
-        share = Share(
-            value=greedy["accuracy"], low=greedy["low"], high=greedy["high"], n=queries
-        )
+        share = Share(value=greedy["accuracy"], low=greedy["low"], high=greedy["high"], n=queries)
     return Evaluation(
         queries=queries,
         samples=int(results["samples"]),
@@ -129,7 +125,7 @@ def evaluation_of(results: Mapping[str, Any]) -> Evaluation:
             Sampled(
                 temperature=point["temperature"],
                 accuracy=point["accuracy"],
-                pass_at={int(k): value for k, value in point["pass_at"].items()},
+                pass_at=dict(sorted((int(k), value) for k, value in point["pass_at"].items())),
                 pass_minus_greedy=point["pass_minus_greedy"],
                 reward_pass_at_2=point["reward_pass_at_2"],
             )

@@ -27,7 +27,7 @@ def cost_section(runs: Sequence[RunView]) -> Section:
             body.append(_steps(run, longest))
         else:
             body.append(absent(f"{run.name}: no step is finished yet."))
-    return Section(id="cost", title="Time and tokens", body=join(body))
+    return Section(id="cost", title="Time and tokens", short="Cost", body=join(body))
 
 
 def _summary(runs: Sequence[RunView]) -> str:

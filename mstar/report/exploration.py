@@ -23,31 +23,31 @@ def saturation_section(runs: Sequence[RunView]) -> Section:
             "not. ",
             el("b", "Reward-Pass@2"),
             " is the share of questions with a right response among the two that the PRM ranks highest: exploration "
-            "and exploitation in one number.",
+            "and exploitation in one number. Outlined, with a dot: the temperature chosen from that row.",
         )
     ]
     body += [_maps(run, k) for run in runs]
-    return Section(id="saturation", title="Exploration and saturation", body=join(body))
+    return Section(
+        id="saturation", title="Exploration and saturation", short="Saturation", body=join(body)
+    )
 
 
 def _maps(run: RunView, k: int | None) -> Html:
     evaluated = [i for i in run.iterations if i.evaluation and i.evaluation.sampled]
     if not evaluated:
-        return absent(f"{run.name}: nothing was sampled on validation yet; the run is {run.progress}.")
+        return absent(
+            f"{run.name}: nothing was sampled on validation yet; the run is {run.progress}."
+        )
 
     def left(point: Sampled, found: Evaluation) -> float | None:
         if k is None or k not in point.pass_at or found.greedy is None:
             return point.pass_minus_greedy
         return point.pass_at[k] - found.greedy.value
 
-    def reward(point: Sampled, found: Evaluation) -> float | None:
-        return point.reward_pass_at_2
-
-    maps = [_heatmap(run, evaluated, f"Pass@{k} − Greedy", "percentage points", left, {})]
+    maps = [_heatmap(run, evaluated, f"Pass@{k} − Greedy", "points", left, {})]
     known = any(i.evaluation and p.reward_pass_at_2 is not None for i in evaluated for p in _at(i))
     if known:
-        unit = "percent; outlined with a dot: the temperature chosen from that row"
-        maps.append(_heatmap(run, evaluated, "Reward-Pass@2", unit, reward, chosen(run)))
+        maps.append(_heatmap(run, evaluated, "Reward-Pass@2", "%", _reward, chosen(run)))
     else:
         maps.append(absent("Reward-Pass@2 is not known here: this run asks no PRM."))
     return el("div", el("h3", run.name), el("div", maps, class_="pair"))
@@ -64,6 +64,10 @@ def chosen(run: RunView) -> dict[int, float]:
         for i in run.iterations
         if i.evaluation and i.index % exploration.every == 0 and i.index + 1 in used
     }
+
+
+def _reward(point: Sampled, _: Evaluation) -> float | None:
+    return point.reward_pass_at_2
 
 
 def _at(iteration: Iteration) -> tuple[Sampled, ...]:
@@ -109,7 +113,7 @@ def _heatmap(
         el("th", "temperature", colspan=len(temperatures), scope="colgroup"),
         class_="span",
     )
-    caption = el("caption", el("b", name), f", {unit}")
+    caption = el("caption", el("b", name), f" ({unit})")
     whole = el("table", caption, el("thead", span, head), el("tbody", rows), class_="heat")
     return scrolled(whole, f"{name} of {run.name}")
 
@@ -162,7 +166,7 @@ def temperature_section(runs: Sequence[RunView]) -> Section:
     else:
         progress = "; ".join(f"{run.name} is {run.progress}" for run in runs)
         body.append(absent(f"No iteration has sampled yet: {progress}."))
-    return Section(id="temperature", title="Temperature", body=join(body))
+    return Section(id="temperature", title="Temperature", short="Temperature", body=join(body))
 
 
 def _rule(run: RunView) -> str:

@@ -13,10 +13,11 @@ WIDE, NARROW = (560, 300), (328, 240)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the page."""
+    """A part of the page. ``short`` is its title in the list of sections."""
 
     id: str
     title: str
+    short: str
     body: Html
 
 
@@ -33,8 +34,8 @@ def figure(
 ) -> Html:
     """A line chart with its legend, and its numbers as a table; without the table when ``value`` is None."""
     legend = None
-    if len(chart.series) > 1:
-        items = (el("li", swatch(series.style), series.name) for series in chart.series)
+    if len(chart.named) > 1:
+        items = (el("li", swatch(series.style), series.name) for series in chart.named)
         legend = el("ul", items, class_="legend")
     return el(
         "figure",
@@ -104,13 +105,13 @@ def _cell(cell: Child) -> Html:
 
 
 def _numbers(chart: Chart, value: Callable[[float], str]) -> Html:
-    places = sorted({point.x for series in chart.series for point in series.points})
+    places = sorted({point.x for series in chart.named for point in series.points})
     names = dict(chart.x.ticks)
     rows = [
-        [names.get(place, f"{place:g}"), *(_at(series, place, value) for series in chart.series)]
+        [names.get(place, f"{place:g}"), *(_at(series, place, value) for series in chart.named)]
         for place in places
     ]
-    head = [chart.x.label, *(series.name for series in chart.series)]
+    head = [chart.x.label, *(series.name for series in chart.named)]
     return el(
         "details",
         el("summary", "The numbers"),

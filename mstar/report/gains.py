@@ -22,7 +22,9 @@ def results_section(runs: Sequence[RunView]) -> Section:
     if rows:
         body.append(_results(rows, styles))
     body += [absent(text) for text in _tests_missing(runs)]
-    return Section(id="results", title="Result on the held-out test set", body=join(body))
+    return Section(
+        id="results", title="Result on the held-out test set", short="Result", body=join(body)
+    )
 
 
 def headline(rows: Sequence[Row]) -> str | None:
@@ -104,7 +106,7 @@ def accuracy_section(runs: Sequence[RunView]) -> Section:
                 _by_iteration(
                     f"Pass@{k}",
                     passing,
-                    f"Pass@{k} on validation at temperature {temperature:g}: what the policy could still find.",
+                    f"Pass@{k} on validation at temperature {temperature:g} or the nearest that was sampled.",
                 )
                 if k and any(series.points for series in passing)
                 else absent("Pass@K: no evaluation sampled at a temperature."),
@@ -117,7 +119,12 @@ def accuracy_section(runs: Sequence[RunView]) -> Section:
         for run in runs
         if not any(i.evaluation for i in run.iterations)
     ]
-    return Section(id="accuracy", title="Accuracy and Pass@K by iteration", body=join(body))
+    return Section(
+        id="accuracy",
+        title="Accuracy and Pass@K by iteration",
+        short="By iteration",
+        body=join(body),
+    )
 
 
 def _validation_note(runs: Sequence[RunView]) -> str:
@@ -153,7 +160,9 @@ def common_temperature(runs: Sequence[RunView]) -> float:
 
 def _by_iteration(name: str, series: Sequence[Series], caption: str) -> Html:
     drawn = tuple(line for line in series if line.points)
-    values = [v for line in drawn for p in line.points for v in (p.y, p.low, p.high) if v is not None]
+    values = [
+        v for line in drawn for p in line.points for v in (p.y, p.low, p.high) if v is not None
+    ]
     last = max(int(p.x) for line in drawn for p in line.points)
     chart = Chart(
         label=f"{name} by iteration",
@@ -178,14 +187,14 @@ def _greedy_point(run: RunView, index: int, found: Evaluation) -> Point | None:
 def _pass_point(
     run: RunView, index: int, found: Evaluation, k: int | None, temperature: float
 ) -> Point | None:
-    sampled = found.at(temperature)
+    sampled = found.nearest(temperature)
     if sampled is None or k is None or k not in sampled.pass_at:
         return None
     value = sampled.pass_at[k]
     low = high = None
     if k == found.samples:  # then it is the share of questions with a right sample
         low, high = wilson_interval(round(value * found.queries), found.queries)
-    note = f"{run.name}, iteration {index}: Pass@{k} {percent(value)}"
+    note = f"{run.name}, iteration {index}: Pass@{k} {percent(value)} at temperature {sampled.temperature:g}"
     return Point(x=index, y=value, low=low, high=high, note=note)
 
 

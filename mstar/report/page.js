@@ -51,10 +51,8 @@
   };
 
   const card = (query, replies) => {
-    const tiny = Math.max(query.width, query.height) <= 128;
     const picture = make("img", {
-      src: query.image, alt: "The image of question " + query.id, width: query.width, height: query.height,
-      class: tiny ? "tiny" : null, loading: "lazy",
+      src: query.image, alt: "The image of question " + query.id, width: query.width, height: query.height, loading: "lazy",
     });
     const letter = (index) => String.fromCharCode(65 + index);
     const same = (text, index) => text === query.answer || (query.answer === letter(index) && !query.options.includes(query.answer));

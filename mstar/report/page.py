@@ -84,7 +84,7 @@ def render(runs: Sequence[RunView], album: Album, *, now: float) -> str:
         _header(runs, now),
         el(
             "nav",
-            el("ul", (el("li", el("a", s.title, href=f"#{s.id}")) for s in sections)),
+            el("ul", (el("li", el("a", s.short, href=f"#{s.id}")) for s in sections)),
             aria_label="Sections",
         ),
         el("main", map(_section, sections)),
@@ -128,7 +128,9 @@ def _header(runs: Sequence[RunView], now: float) -> Html:
 
 def _facts(runs: Sequence[RunView], now: float) -> Html:
     ends = [step.finished_at for run in runs for step in run.steps]
-    starts = [step.finished_at - step.seconds for run in runs for step in run.steps if not step.adopted]
+    starts = [
+        step.finished_at - step.seconds for run in runs for step in run.steps if not step.adopted
+    ]
     versions = {name: text for run in runs for name, text in run.versions.items()}
     data = {f"{whole(count)} {split}" for run in runs for split, count in run.queries.items()}
     facts = {
@@ -136,11 +138,11 @@ def _facts(runs: Sequence[RunView], now: float) -> Html:
         "From": _date(min(starts)) if starts else "–",
         "To": _date(max(ends)) if ends else "–",
         "Questions": ", ".join(sorted(data)),
-        "Versions": ", ".join(f"{name} {text}" for name, text in sorted(versions.items())) or "–",
         "Written": _date(now),
+        "Versions": ", ".join(f"{name} {text}" for name, text in sorted(versions.items())) or "–",
     }
-    items = ((el("dt", name), el("dd", text)) for name, text in facts.items())
-    return el("dl", (el("div", *item) for item in items), class_="facts")
+    items = (el("div", el("dt", name), el("dd", text)) for name, text in facts.items())
+    return el("dl", items, class_="facts")
 
 
 def _listed(names: Sequence[str]) -> Html:

@@ -232,11 +232,12 @@ def _looks(store: Store, run: RunView, count: int, scratch: Path) -> Iterator[Lo
 
 def _shown_temperature(iterations: Sequence[Iteration], at: Iteration) -> float | None:
     """Of the temperatures that an iteration was evaluated at, the one nearest to what is sampled at next."""
-    if at.evaluation is None or not at.evaluation.sampled:
+    if at.evaluation is None:
         return None
     following = (i.temperature for i in iterations if i.index > at.index and i.temperature)
     aim = next(following, None) or at.temperature or 1.0
-    return min((point.temperature for point in at.evaluation.sampled), key=lambda t: abs(t - aim))
+    nearest = at.evaluation.nearest(aim)
+    return nearest.temperature if nearest else None
 
 
 def _scored(store: Store, manifest: Manifest, scratch: Path) -> Iterator[Scored]:

@@ -1,13 +1,17 @@
 """What the policy learned from: selection by iteration, and the loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import fsum
 
 from mstar.report.charts import Axis, Chart, Point, Series
-from mstar.report.figures import Section, absent, figure, iteration_axis, table
+from mstar.report.figures import Section, absent, figure, iteration_axis, share_axis, table
 from mstar.report.markup import Child, Html, el, join
 from mstar.report.scale import decimal, log_ticks, nice_ticks, percent, whole
-from mstar.report.views import Iteration, PrmView, RunView
+from mstar.report.views import Iteration, PrmView, RunView, Selection
+
+WINDOW = 9
+"""Points that a smoothed loss is the mean of."""
 
 LINE_POINTS = 240
 """A loss curve has at most so many points, each the mean of its share of the steps."""
@@ -16,6 +20,10 @@ LINE_POINTS = 240
 def selection_section(runs: Sequence[RunView]) -> Section:
     """What each iteration's reward kept, against the other right responses (the paper's figure 2)."""
     body: list[Child] = []
+    if any(i.selection for run in runs for i in run.iterations):
+        solved = _shares(runs, "Questions solved", lambda s: s.solved / s.queries)
+        right = _shares(runs, "Right responses", lambda s: s.correct / s.responses)
+        body.append(el("div", solved, right, class_="pair"))
     for run in runs:
         scored = [i for i in run.iterations if i.selection]
         if scored:
@@ -26,13 +34,44 @@ def selection_section(runs: Sequence[RunView]) -> Section:
             body.append(absent(f"{run.name}: nothing is scored yet; the run is {run.progress}."))
     note = (
         "Reward is the lowest step score of a response (PRM). A right response that was not selected is one of the "
-        "“others”; where all right responses are kept there are none."
+        "“others”; where all right responses are kept there are none. Means are over responses: easy questions, which "
+        "have many right ones, weigh more among the others."
     )
     return Section(
         id="selection",
         title="What was selected for training",
+        short="Selection",
         body=join(body, el("p", note, class_="note")),
     )
+
+
+def _shares(runs: Sequence[RunView], name: str, share: Callable[[Selection], float]) -> Html:
+    """A share of the training rollouts by iteration, a line for each run."""
+    lines = [
+        Series(
+            name=run.name,
+            points=tuple(
+                Point(
+                    x=i.index,
+                    y=share(i.selection),
+                    note=f"{run.name}, iteration {i.index}: {percent(share(i.selection))}",
+                )
+                for i in run.iterations
+                if i.selection and i.selection.responses
+            ),
+            style=style,
+        )
+        for style, run in enumerate(runs)
+    ]
+    drawn = tuple(line for line in lines if line.points)
+    points = [point for line in drawn for point in line.points]
+    chart = Chart(
+        label=f"{name} of the training rollouts by iteration",
+        series=drawn,
+        x=iteration_axis(max((int(p.x) for p in points), default=1), 1),
+        y=share_axis(name.lower(), [p.y for p in points]),
+    )
+    return figure(chart, f"{name}, as a share of what the iteration sampled for training.")
 
 
 def _selected(run: RunView, scored: Sequence[Iteration]) -> Html:
@@ -62,7 +101,7 @@ def _selected(run: RunView, scored: Sequence[Iteration]) -> Html:
         "Responses",
         "Right",
         "Selected",
-        "of queries",
+        "Queries they answer",
         "Steps, selected",
         "Steps, other right",
         "Reward, selected",
@@ -76,7 +115,15 @@ def loss_section(runs: Sequence[RunView]) -> Section:
     series = [
         Series(name=run.name, points=_joined(run), style=style) for style, run in enumerate(runs)
     ]
-    drawn = tuple(line for line in series if line.points)
+    drawn = tuple(
+        shown
+        for line in series
+        if line.points
+        for shown in (
+            replace(line, name="", faint=True),
+            replace(line, points=smoothed(line.points)),
+        )
+    )
     body: list[Child] = []
     if drawn:
         values = [point.y for line in drawn for point in line.points]
@@ -87,12 +134,13 @@ def loss_section(runs: Sequence[RunView]) -> Section:
             label="Training loss of the policy",
             series=drawn,
             x=iteration_axis(last),
-            y=Axis(
-                label="loss", low=0, high=high, ticks=tuple((t, f"{t:g}") for t in ticks)
-            ),
+            y=Axis(label="loss", low=0, high=high, ticks=tuple((t, f"{t:g}") for t in ticks)),
             marks=tuple((index, f"iteration {index} ends") for index in range(1, last + 1)),
         )
-        caption = "Loss of the policy, iterations joined; each lies between the number before it and its own."
+        caption = (
+            "Loss of the policy, iterations joined: each lies between the number before it and its own. "
+            f"Bold: the mean of {WINDOW} neighbours."
+        )
         body.append(figure(chart, caption, value=None))
     body += [
         absent(f"{line.name}: no iteration is trained yet; the run is {run.progress}.")
@@ -101,7 +149,9 @@ def loss_section(runs: Sequence[RunView]) -> Section:
     ]
     prms = {run.prm.identity: run.prm for run in runs if run.prm and run.prm.losses}
     body += [_prm_loss(prm) for prm in prms.values()]
-    return Section(id="loss", title="Training loss", body=el("div", body, class_="pair"))
+    return Section(
+        id="loss", title="Training loss", short="Loss", body=el("div", body, class_="pair")
+    )
 
 
 def _joined(run: RunView) -> tuple[Point, ...]:
@@ -116,6 +166,16 @@ def _joined(run: RunView) -> tuple[Point, ...]:
         for iteration in trained
         for place, loss in thinned(iteration.losses, room)
     )
+
+
+def smoothed(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Each point's y as the mean of it and its neighbours, ``WINDOW`` in all where there are so many."""
+    half = WINDOW // 2
+    found = []
+    for index, point in enumerate(points):
+        near = points[max(0, index - half) : index + half + 1]
+        found.append(replace(point, y=fsum(p.y for p in near) / len(near)))
+    return tuple(found)
 
 
 def thinned(losses: Sequence[float], room: int) -> list[tuple[float, float]]:

@@ -26,7 +26,7 @@ def prm_section(runs: Sequence[RunView]) -> Section:
         else:
             body.append(absent(_why_none(run)))
     shown = [_one(prm, names) for prm, names in known.values()]
-    return Section(id="prm", title="Process reward model", body=join(shown, body))
+    return Section(id="prm", title="Process reward model", short="PRM", body=join(shown, body))
 
 
 def _why_none(run: RunView) -> str:

@@ -38,9 +38,11 @@ class Evaluation:
     sampled: tuple[Sampled, ...] = ()
     verification: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
-    def at(self, temperature: float) -> Sampled | None:
-        """The measures at ``temperature``, or None when it was not evaluated there."""
-        return next((s for s in self.sampled if abs(s.temperature - temperature) < 1e-6), None)
+    def nearest(self, temperature: float) -> Sampled | None:
+        """The measures at the sampled temperature nearest to ``temperature``; None when it was greedy only."""
+        return min(
+            self.sampled, key=lambda s: round(abs(s.temperature - temperature), 6), default=None
+        )
 
     @property
     def largest_k(self) -> int | None:
