@@ -93,7 +93,9 @@ case $lock in
 esac
 say "set-up: installing requirements/$lock.txt$size"
 if [ -t 2 ]; then loud=; else loud=--quiet; fi # progress for a person, nothing in a log
-.venv/bin/uv pip install $loud --python $python --require-hashes --no-build-isolation --requirement "requirements/$lock.txt"
+# Where Python is told not to keep what it compiles, every process would compile PyTorch again: seconds at each start.
+if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then compile=--compile-bytecode; else compile=; fi
+.venv/bin/uv pip install $loud $compile --python $python --require-hashes --no-build-isolation --requirement "requirements/$lock.txt"
 .venv/bin/uv pip install --quiet --python $python --no-deps --no-build-isolation --editable .
 rm -f "$stamps/$lock"-*
 : >"$stamp"
