@@ -1,0 +1,106 @@
+"""What cannot be trained, or not be gone on with, is refused in one sentence and saves nothing."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file
+
+from mstar.core.records import Finish
+from mstar.errors import DataError, ModelError
+from tests.stages.backends.rows import make_rows
+from tests.stages.backends.training import OPTIMIZATION, train
+from tests.tiny import encode_text
+
+CHANGES = {
+    "learning_rate": 1e-4,
+    "warmup_steps": 9,
+    "betas": (0.9, 0.95),
+    "weight_decay": 0.5,
+    "freeze": ("vision",),
+    "dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_inherited_optimizer_with_other_settings_is_refused(tiny_model, tmp_path, name):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    changed = OPTIMIZATION.model_copy(update={name: CHANGES[name]})
+    with pytest.raises(ModelError, match=name):
+        train(
+            tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0", optimization=changed
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("world_size", 2, "number of processes"),
+        ("zero_stage", 1, "ZeRO stage"),
+        ("objective", "prm", "objective"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_refused(
+    tiny_model, tmp_path, field, value, message
+):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    path = tmp_path / "0/trainer/state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ModelError, match=message):
+        train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
+
+
+@pytest.mark.parametrize(
+    "name", ["state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"]
+)
+def test_a_checkpoint_with_a_missing_file_is_refused(tiny_model, tmp_path, name):
+    rows = make_rows(8)
+    train(tiny_model, rows, tmp_path / "0")
+    (tmp_path / "0/trainer" / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
+
+
+def test_a_pass_is_not_taken_up_again_with_other_rows(tiny_model, tmp_path):
+    train(tiny_model, make_rows(24), tmp_path / "0", stop=1)
+    with pytest.raises(ModelError, match="1 batches into a pass over other rows"):
+        train(tmp_path / "0/model", make_rows(25), tmp_path / "1", resume=tmp_path / "0")
+
+
+def test_a_loss_that_is_not_finite_saves_nothing(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    from safetensors.torch import save_file
+
+    broken = load_file(folder / "model.safetensors")
+    name = next(name for name in broken if name.endswith("embed_tokens.weight"))
+    broken[name][20] = float("nan")
+    save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="nothing was saved"):
+        train(folder, make_rows(8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_do_not_fit_the_steps_are_refused(tiny_model, tmp_path):
+    (row,) = make_rows(1, steps=True)
+    broken = replace(row, example=replace(row.example, labels=(0.5,)))
+    with pytest.raises(DataError, match="2 step ends, 1 labels"):
+        train(tiny_model, [broken], tmp_path, objective="prm")
+
+
+def test_no_rows_and_rows_without_responses_are_refused(tiny_model, tmp_path):
+    with pytest.raises(DataError, match="nothing to train on"):
+        train(tiny_model, [], tmp_path)
+    (row,) = make_rows(1)
+    empty = replace(row, example=replace(row.example, tokens=(), finish=Finish.LENGTH))
+    with pytest.raises(DataError, match="nothing to train on"):
+        train(tiny_model, [empty], tmp_path)
+
+
+def test_a_row_beyond_the_context_is_refused_and_not_cut(tiny_model, tmp_path):
+    (row,) = make_rows(1)
+    long = replace(row, example=replace(row.example, tokens=encode_text("x" * 520)))
+    with pytest.raises(ModelError, match="context of 512"):
+        train(tiny_model, [*make_rows(3), long], tmp_path)
