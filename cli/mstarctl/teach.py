@@ -111,7 +111,7 @@ def _report(out: Path, seed: int) -> Path:
     from mstar.report.page import write_report
 
     path = out / f"report{_suffix(seed)}.html"
-    names = [f"{label}{_suffix(seed)}" for label in (MSTAR, CONTINUOUS)]
+    names = [f"{label}{_suffix(seed)}" for label in (CONTINUOUS, MSTAR)]
     write_report(open_store(str(out / "store")), names, path, now=time.time())
     return path
 
@@ -135,4 +135,5 @@ def _table(results: dict[str, Any]) -> None:
             f"{minutes[key]:.1f}",
         )
     show.output.print(table)
-    typer.echo(f"{results['minutes']:.1f} minutes of work in all")
+    work = results["work_minutes"]
+    typer.echo(f"{results['minutes']:.1f} minutes, in which two processes did {work:.1f} minutes of work")

@@ -42,7 +42,6 @@ class Series:
     points: tuple[Point, ...]
     style: int
     stepped: bool = False
-    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +194,7 @@ def _line(series: Series, x: Scale, y: Scale) -> Html:
         else:
             path += f"{'L' if index else 'M'}{number(at)} {number(up)}"
     dots: list[Html] = []
-    if len(places) <= SMALL_COUNT:
+    if series.name and len(places) <= SMALL_COUNT:
         marker = MARKERS[series.style % len(MARKERS)]
         dots = [
             el(
@@ -206,7 +205,7 @@ def _line(series: Series, x: Scale, y: Scale) -> Html:
             )
             for point, (at, up) in zip(series.points, places, strict=True)
         ]
-    faint = " faint" if series.faint else ""
+    faint = "" if series.name else " faint"
     return join(el("path", d=path, class_=f"line {style}{faint}") if path else None, dots)
 
 

@@ -65,13 +65,14 @@ def _steps(run: RunView, longest: float) -> Html:
         saved = f"; {len(adopted)} steps ({seconds}) were adopted from another run"
     head = ["Step", "Phases", "Seconds", "Tokens", "Tokens/s"]
     found = table(
-        f"{len(run.steps)} steps, {duration(took)}{saved}",
+        el("span", f"Steps of {run.name}", class_="hidden"),
         head,
         rows,
         class_="cost",
         label=f"Steps of {run.name}",
     )
-    return el("details", el("summary", f"Steps of {run.name}"), found, open=True)
+    summary = el("summary", el("b", run.name), f": {len(run.steps)} steps, {duration(took)}{saved}")
+    return el("details", summary, found, open=True)
 
 
 def _bar(step: StepView, longest: float) -> Html:

@@ -28,8 +28,9 @@
     const share = Math.max(0, Math.min(1, score)) * 100;
     const shown = score.toFixed(2).replace("-", "\u2212");
     const number = make("span", { class: "score", title: "PRM score " + shown }, shown);
-    number.style.setProperty("--p", share.toFixed(0) + "%");
-    return make("li", {}, make("span", {}, text), number);
+    const item = make("li", { class: "scored" }, make("span", {}, text), number);
+    item.style.setProperty("--p", share.toFixed(0) + "%");
+    return item;
   };
 
   const reply = (item) => {
@@ -100,7 +101,8 @@
     show();
   };
 
-  fill(run, [...new Set(album.looks.map((item) => item.run))].map((name) => [name, name]), "");
+  const scored = album.looks.find((item) => item.groups.some((group) => group.responses.some((one) => one.scores)));
+  fill(run, [...new Set(album.looks.map((item) => item.run))].map((name) => [name, name]), scored ? scored.run : "");
   run.addEventListener("change", chooseRun);
   for (const control of [look, right, selected]) control.addEventListener("change", show);
   search.addEventListener("input", show);

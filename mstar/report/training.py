@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import fsum
 
-from mstar.report.charts import Axis, Chart, Point, Series
+from mstar.report.charts import SMALL_COUNT, Axis, Chart, Point, Series
 from mstar.report.figures import Section, absent, figure, iteration_axis, share_axis, table
 from mstar.report.markup import Child, Html, el, join
 from mstar.report.scale import decimal, log_ticks, nice_ticks, percent, whole
@@ -115,15 +115,7 @@ def loss_section(runs: Sequence[RunView]) -> Section:
     series = [
         Series(name=run.name, points=_joined(run), style=style) for style, run in enumerate(runs)
     ]
-    drawn = tuple(
-        shown
-        for line in series
-        if line.points
-        for shown in (
-            replace(line, name="", faint=True),
-            replace(line, points=smoothed(line.points)),
-        )
-    )
+    drawn = tuple(shown for line in series if line.points for shown in _with_mean(line))
     body: list[Child] = []
     if drawn:
         values = [point.y for line in drawn for point in line.points]
@@ -139,7 +131,7 @@ def loss_section(runs: Sequence[RunView]) -> Section:
         )
         caption = (
             "Loss of the policy, iterations joined: each lies between the number before it and its own. "
-            f"Bold: the mean of {WINDOW} neighbours."
+            f"Bold, where there are many steps: the mean of {WINDOW} neighbours."
         )
         body.append(figure(chart, caption, value=None))
     body += [
@@ -166,6 +158,13 @@ def _joined(run: RunView) -> tuple[Point, ...]:
         for iteration in trained
         for place, loss in thinned(iteration.losses, room)
     )
+
+
+def _with_mean(line: Series) -> tuple[Series, ...]:
+    """A long line behind its running mean; a short one as it is."""
+    if len(line.points) <= SMALL_COUNT:
+        return (line,)
+    return replace(line, name=""), replace(line, points=smoothed(line.points))
 
 
 def smoothed(points: Sequence[Point]) -> tuple[Point, ...]:

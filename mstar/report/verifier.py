@@ -91,7 +91,7 @@ def _verification(found: Evaluation | None) -> Html:
     ]
     if reach:
         name = "Pass@N (a perfect verifier)"
-        series.append(Series(name=name, points=tuple(reach), style=5, faint=True))
+        series.append(Series(name=name, points=tuple(reach), style=5))
     chart = Chart(
         label="Accuracy of verified answers against N",
         series=tuple(series),

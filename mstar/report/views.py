@@ -163,8 +163,9 @@ def describe(spec: RunSpec) -> str:
         return "SFT on the true answers, no reasoning"
     method = {"continuous": "continuous", "iterative_rft": "iterative RFT", "rest_em": "ReST-EM"}
     select = evolve.select
+    most = f", at most {select.limit:,} at random" if select.limit else ""
     rules = {
-        "all": "all right responses",
+        "all": f"all right responses{most}",
         "random": f"{select.k} right responses at random",
         "threshold": f"PRM above {select.alpha}",
         "top_k": f"PRM Top-{select.k}",
