@@ -130,6 +130,10 @@ class ImageCache:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the scratch space back."""
         if self._map:
             self._map.close()
         self._file.close()
@@ -153,6 +157,7 @@ def lookup(
 
     cache = ImageCache(chosen(), scratch)
     if unknown := set(wanted) - queries.keys():
+        cache.close()
         raise DataError(
             f"split {split.name} has no query {min(unknown)!r}, which earlier responses answer"
         )

@@ -110,6 +110,7 @@ class LocalExecutor:
     def _ensure_worker(self) -> "subprocess.Popen[str]":
         if self._worker and self._worker.poll() is None:
             return self._worker
+        self._stop_worker()
         # A session of its own: Ctrl-C reaches the controller, which then stops the worker in order.
         self._worker = subprocess.Popen(
             [sys.executable, "-m", "mstar.stages.worker"],
