@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def measure(model_dir: Path, prompts: int, repeats: int, threads: int) -> dict[s
 
     ways: dict[str, Callable[[], int]] = {"sampler": ours}
     for batch in (2, 8, 32):
-        ways[f"generate, {batch} prompts"] = lambda batch=batch: generate(asked, batch)
+        ways[f"generate, {batch} prompts"] = partial(generate, asked, batch)
     best = dict.fromkeys(ways, 0.0)
     for _ in range(repeats):
         for name, way in ways.items():

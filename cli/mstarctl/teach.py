@@ -136,4 +136,6 @@ def _table(results: dict[str, Any]) -> None:
         )
     show.output.print(table)
     work = results["work_minutes"]
-    typer.echo(f"{results['minutes']:.1f} minutes, in which two processes did {work:.1f} minutes of work")
+    typer.echo(
+        f"{results['minutes']:.1f} minutes, in which two processes did {work:.1f} minutes of work"
+    )

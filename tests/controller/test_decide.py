@@ -1,5 +1,7 @@
 """Every transition of a run, as a table and as properties."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ PASSING = Observation(state=State.FAILED, message="lost", exit_code=13, retriabl
 LASTING = Observation(state=State.FAILED, message="bad image", exit_code=4)
 
 
-def seen(**changes):
-    usual = {
+def seen(**changes: Any) -> Seen:
+    usual: dict[str, Any] = {
         "step": "iter-01/train",
         "committed": False,
         "job": ABSENT,

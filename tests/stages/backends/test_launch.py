@@ -10,7 +10,7 @@ from mstar.stages.backends.handover import HandedRows, write_rows
 from mstar.stages.backends.launch import train_in_ranks
 from mstar.tasks import DeepSpeed, Execution, Optimization
 from tests.stages.backends.rows import make_rows
-from tests.stages.backends.test_accelerate_trainer import distance
+from tests.stages.backends.training import distance
 
 OPTIMIZATION = Optimization(learning_rate=3e-3, warmup_steps=2, batch_size=7)
 RANKS = Execution(device="cpu", threads=1, deepspeed=DeepSpeed(processes=2, zero_stage=1))

@@ -1,0 +1,138 @@
+"""Run every benchmark and write docs/benchmarks.md: ``make bench``."""
+
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.overhead import measure as measure_overhead
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+Written by `make bench`. Each figure and the one beside it come from the same run, models on one thread. Medians.
+"""
+COLUMNS = "| what | measured | beside it | wanted |\n|---|---|---|---|"
+STARTS = 10
+REPEATS = 3
+DEMO = ROOT / "runs" / "demo" / "store"
+
+
+def run(module: str, *arguments: str) -> Any:
+    """The JSON that a benchmark prints."""
+    print(f"bench: {module} ...", file=sys.stderr)
+    command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    found = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
+    return json.loads(found.stdout)
+
+
+def start_up() -> tuple[float, float]:
+    """Median seconds of ``mstarctl --help`` and of Python doing nothing, taken in turns."""
+    ours: list[float] = []
+    bare: list[float] = []
+    for _ in range(STARTS):
+        for command, times in (
+            (["-m", "mstarctl.main", "--help"], ours),
+            (["-c", "pass"], bare),
+        ):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - start)
+    return statistics.median(ours), statistics.median(bare)
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """Each benchmark: what, measured, beside it, wanted."""
+    sampling = [run("bench.sampling") for _ in range(REPEATS)]
+    training = [run("bench.training") for _ in range(REPEATS)]
+    core = run("bench.core")
+    ours, bare = start_up()
+    found = [
+        _ratio("sampling against a bare `generate` loop at its best batch size", sampling),
+        _ratio("training against a bare PyTorch loop on the same batches", training),
+        (
+            "checking answers, one core",
+            f"{core['answers_per_second']:,} answers/s",
+            "",
+            "at least 20,000",
+        ),
+    ]
+    for name, (small, large) in core["selection"].items():
+        memory = (
+            f"peak memory {large['peak_rise_mib']:.1f} MiB above that of {small['responses']:,}"
+        )
+        found.append(
+            (
+                f"selection ({name}) over {large['responses']:,} responses",
+                f"{large['seconds']:.1f} s",
+                memory,
+                "bounded",
+            )
+        )
+    found.append(
+        ("`mstarctl --help`", f"{ours:.2f} s", f"Python alone: {bare:.2f} s", "at most 0.3 s")
+    )
+    if DEMO.is_dir():
+        over = measure_overhead(DEMO, ["continuous", "mstar"])
+        found.append(
+            (
+                "demo: time outside the stages' own work",
+                f"{over['ratio']:.1%}",
+                "of the steps' wall time",
+                "at most 10 %",
+            )
+        )
+    return found
+
+
+def _ratio(what: str, results: list[dict[str, Any]]) -> tuple[str, str, str, str]:
+    ratios = sorted(result["ratio"] for result in results)
+    middle = sorted(results, key=lambda result: result["ratio"])[len(results) // 2]
+    speeds = ", ".join(f"{name} {speed:,}" for name, speed in middle["measured"].items())
+    spread = f"{ratios[0]} to {ratios[-1]} over {len(ratios)} runs"
+    return (
+        what,
+        f"× {statistics.median(ratios)} ({spread})",
+        f"{speeds} {middle['unit']}",
+        "at least × 0.9",
+    )
+
+
+def machine() -> str:
+    """What this was measured on, without its name."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    load = os.getloadavg()[0]
+    wanted = ("torch", "transformers", "accelerate")
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in wanted)
+    python = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({model}), load {load:.1f} at the end, {python}, {packages}"
+
+
+def main() -> None:
+    """Measure, write the page, and print it."""
+    body = "\n".join("| " + " | ".join(row) + " |" for row in rows())
+    today = dt.datetime.now(tz=dt.UTC).date().isoformat()
+    page = f"{HEAD}\n{today}, {machine()}.\n\n{COLUMNS}\n{body}\n"
+    TARGET.write_text(page, encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Write docs/spec.md from the spec's own types: ``python tools/spec_docs.py`` (``--check`` only compares)."""
+
+import inspect
+import sys
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from mstar.config import RunSpec
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "spec.md"
+HEAD = """# The run spec
+
+Every key, written from the spec's types by `tools/spec_docs.py`. Defaults are the paper's where it gives one. An
+unknown key is an error. `--set a.b=c` overrides a key on the command line; relative paths are relative to the spec's file.
+"""
+
+
+def render() -> str:
+    """The page."""
+    return HEAD + "".join(_section(name, model) for name, model in _models("", RunSpec).items())
+
+
+def _models(prefix: str, model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    found = {prefix: model}
+    for name, field in model.model_fields.items():
+        if inner := _model(field.annotation):
+            found |= _models(f"{prefix}.{name}" if prefix else name, inner)
+    return found
+
+
+def _section(name: str, model: type[BaseModel]) -> str:
+    about = " ".join(inspect.cleandoc(model.__doc__ or "").split())
+    rows = [
+        f"| `{key}` | {_type(f.annotation)} | {_default(f)} |"
+        for key, f in model.model_fields.items()
+    ]
+    title = f"`{name}`" if name else "Top level"
+    return (
+        f"\n## {title}\n\n{about}\n\n| key | type | default |\n|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    options = [annotation, *get_args(annotation)]
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _type(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(_type(option) for option in inner)
+    if origin is tuple:
+        return "list of " + _type(inner[0])
+    if annotation is NoneType:
+        return "null"
+    if _model(annotation):
+        return "keys, see below"
+    return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(
+        annotation, str(annotation)
+    )
+
+
+def _default(field: Any) -> str:
+    value = field.default
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        return "the defaults below"
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(map(str, value)) + "]`"
+    return "`null`" if value is None else "`" + repr(value).replace("|", "\\|") + "`"
+
+
+def main() -> None:
+    """Write the page, or with --check fail when it differs."""
+    page = render()
+    if "--check" in sys.argv:
+        if TARGET.read_text(encoding="utf-8") != page:
+            sys.exit("docs/spec.md is not up to date: run python tools/spec_docs.py")
+        return
+    TARGET.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
