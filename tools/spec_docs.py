@@ -15,7 +15,7 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "spec.md"
 HEAD = """# The run spec
 
 Every key, written from the spec's types by `tools/spec_docs.py`. Defaults are the paper's where it gives one. An
-unknown key is an error. `--set a.b=c` overrides a key on the command line; relative paths are relative to the spec's file.
+unknown key is an error. `--set a.b=c` overrides a key on the command line. Relative paths are relative to the spec.
 """
 
 
