@@ -34,7 +34,10 @@ def demo(out: Path, *, seed: int, from_scratch: bool, as_json: bool) -> None:
     results["seed"] = seed
     results["this_session_minutes"] = round((time.monotonic() - began) / 60, 2)
     path = out / f"results{_suffix(seed)}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    try:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the results cannot be written to {path}: {error}") from None
     report = _report(out, seed)
     if as_json:
         typer.echo(
@@ -79,11 +82,14 @@ def _scratch_base(out: Path, *, as_json: bool) -> Path:
         return folder
     from mstar.demo.pretrain import build_base
 
-    with show.bar("pre-training", as_json=as_json) as tell:
-        build_base(
-            folder, progress=lambda phase, step, total, _: tell(step, total, f"{phase} steps")
-        )
-    (folder / "complete").write_text("pre-trained to the end\n", encoding="utf-8")
+    try:
+        with show.bar("pre-training", as_json=as_json) as tell:
+            build_base(
+                folder, progress=lambda phase, step, total, _: tell(step, total, f"{phase} steps")
+            )
+        (folder / "complete").write_text("pre-trained to the end\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the base model cannot be written to {folder}: {error}") from None
     return folder
 
 
