@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mstar.controller.decide import Action, Finish, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, write_status
-from mstar.errors import Cancelled, MstarError
+from mstar.errors import Cancelled, ConflictError, MstarError
 from mstar.executors.base import ABSENT, Executor, Job, Observation
 from mstar.history import Entry, Run, append_entry, done_of, done_step, load_history
 from mstar.recipe import Step, follow, planned_steps, recipe
@@ -89,6 +89,8 @@ class Controller:
                     manifest = self._step(step, index, lease)
                     step = follow(program, step, done_step(step, manifest))
                     index += 1
+            except ConflictError:
+                raise  # the run is another controller's now, and so is its status
             except MstarError as error:
                 phase = Phase.CANCELLED if isinstance(error, Cancelled) else Phase.FAILED
                 self._tell(

@@ -128,7 +128,8 @@ class LocalExecutor:
         assert worker.stdout is not None
         stream: IO[str] = worker.stdout
         for line in stream:
-            self._heard(json.loads(line))
+            if line.endswith("\n"):  # a worker that is killed may leave half a line
+                self._heard(json.loads(line))
         code = worker.wait()
         with self._changed:
             name = self._current

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,7 +16,7 @@ from mstar.recipe import next_step
 from mstar.tasks import Execution
 from tests.runs import INPUTS, small_spec
 
-SECONDS = 90
+SECONDS = 60
 
 
 @pytest.fixture(params=["fake", "local"])
@@ -102,3 +104,21 @@ def test_a_closed_executor_leaves_no_process(tmp_path):
     executor.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_half_an_event_from_a_killed_worker_is_no_reason_to_wait_for_ever(tmp_path, monkeypatch):
+    script = 'import os, sys; sys.stdin.readline(); os.write(1, b\'{"job": "ru\'); os.abort()'
+    real = subprocess.Popen
+
+    def dying(command, **options):
+        return real([sys.executable, "-c", script], **options)
+
+    monkeypatch.setattr("mstar.executors.local.subprocess.Popen", dying)
+    executor = LocalExecutor()
+    try:
+        executor.submit(job(tmp_path))
+        found = ended(executor, "run-0000-1-1")
+    finally:
+        executor.close()
+    assert (found.exit_code, found.retriable) == (WorkerLost.exit_code, True)
+    assert "SIGABRT" in found.message
