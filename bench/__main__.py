@@ -32,7 +32,8 @@ def run(module: str, *arguments: str) -> Any:
     command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     found = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
-    return json.loads(found.stdout)
+    text = found.stdout.decode()
+    return json.loads(text[text.index("{") :])  # libraries may greet first
 
 
 def start_up() -> tuple[float, float]:

@@ -17,7 +17,7 @@ from mstar.history import load_history
 from mstar.storage.folder import FolderStore
 
 pytestmark = pytest.mark.slow
-SECONDS = 90
+SECONDS = 180
 NAME = "mstar"
 
 

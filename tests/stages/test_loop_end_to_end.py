@@ -1,5 +1,7 @@
 """The whole loop at minimal size, with the real sampler, scorer and trainer, in one process."""
 
+import shutil
+
 import pytest
 
 from mstar.config import parse_spec
@@ -13,10 +15,11 @@ from mstar.executors.fake import FakeExecutor
 from mstar.history import load_history
 from mstar.recipe import Done, next_step, planned_steps
 from mstar.stages.run import Request, run_request
+from mstar.storage import keys
 from mstar.storage.folder import FolderStore
-from mstar.storage.reading import open_part, resolve
+from mstar.storage.reading import open_part, read_manifest, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import Execution, task_hash
+from mstar.tasks import TASK, Execution, task_hash
 from tests.controller.test_controller import Silent
 
 pytestmark = pytest.mark.slow
@@ -149,3 +152,53 @@ def test_a_damaged_part_is_named_and_not_used(finished, tmp_path, damage):
     copy.put(part.key, good[:-5] if damage == "truncated" else b"\0" + good[1:])
     with pytest.raises(IntegrityError, match="responses"):
         open_part(copy, part, tmp_path)
+
+
+def again(finished, folder, name, **execution):
+    """A request for a step that is done, in a copy of the store that has not committed it."""
+    store, run, _ = finished
+    copy = FolderStore(folder / "copy")
+    shutil.copytree(store.root, copy.root)
+    entry = next(e for e in load_history(store, run.name) if e.name == name)
+    for key in list(copy.list(keys.artifact("step", entry.ref.id))):
+        if key.endswith("/manifest.json"):  # those of its shards, too
+            copy.delete(key)
+    task = TASK.validate_json(store.get(keys.task(entry.ref.id)))
+    how = ONE_THREAD.model_copy(update=execution)
+    return copy, Request(store=copy.url, task=task, execution=how, attempt="again")
+
+
+@pytest.mark.parametrize("name", ["warm-up/score", "iter-01/score", "prm/label"])
+def test_scoring_in_shards_keeps_the_same_examples(finished, tmp_path, name):
+    store, run, root = finished
+    copy, request = again(finished, tmp_path, name, shards=3)
+    sharded = run_request(request, lambda *_: None, scratch=tmp_path)
+    whole = manifests(store, run)[name]
+    assert sharded.results.keys() == whole.results.keys()
+    for what, value in whole.results.items():  # sums of another order may round otherwise
+        assert sharded.results[what] == (value and pytest.approx(value, rel=1e-5)), what
+
+    def kept(where, manifest):
+        found = table(where, manifest, "examples", Example, root)
+        return {(e.query_id, e.sample): (e.text, e.step_ends, e.labels) for e in found}
+
+    assert kept(copy, sharded) == kept(store, whole)
+
+
+def test_a_step_run_again_commits_the_same_digest(finished, tmp_path):
+    store, run, _ = finished
+    for name in ("warm-up/score", "iter-01/generate", "iter-02/train"):
+        _, request = again(finished, tmp_path / name.replace("/", "-"), name)
+        repeated = run_request(request, lambda *_: None, scratch=tmp_path)
+        assert repeated.digest == manifests(store, run)[name].digest, name
+
+
+def test_a_step_that_reads_a_damaged_part_stops_and_commits_nothing(finished, tmp_path):
+    store, run, _ = finished
+    part = manifests(store, run)["warm-up/generate"].parts[0]
+    copy, request = again(finished, tmp_path, "warm-up/score")
+    copy.put(part.key, store.get(part.key)[:-5])
+    with pytest.raises(IntegrityError, match=part.key):
+        run_request(request, lambda *_: None, scratch=tmp_path)
+    assert read_manifest(copy, "step", task_hash(request.task)) is None
+    assert not list((copy.root / "steps" / task_hash(request.task)).glob("attempt-again/*"))
