@@ -38,7 +38,17 @@ def spec(tmp_path: Path) -> Path:
 def start(spec: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "mstarctl.main", "run", "-f", str(spec), "--local"]
     with (spec.parent / "errors.txt").open("ab") as log:
-        return subprocess.Popen([*command, "-o", "json"], stdout=subprocess.PIPE, stderr=log)
+        return subprocess.Popen(
+            [*command, "-o", "json"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            preexec_fn=heeding_interrupts,
+        )
+
+
+def heeding_interrupts() -> None:
+    """Undo what a shell does to commands in the background: let them ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(true: Callable[[], bool], process: "subprocess.Popen[bytes]", what: str) -> None:
