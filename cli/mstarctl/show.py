@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from mstar.config import RunSpec
-from mstar.controller.status import Overview, Phase
+from mstar.controller.status import Overview, Phase, Status
 from mstar.executors.base import Observation
 from mstar.history import Entry
 from mstar.recipe import Inputs, Step, planned_names
@@ -70,6 +70,9 @@ class Quiet:
             }
         )
 
+    def told(self, status: Status) -> None:
+        """Programs ask ``status``."""
+
     @staticmethod
     def _line(body: dict[str, Any]) -> None:
         typer.echo(json.dumps(body), err=True)
@@ -112,6 +115,9 @@ class Terminal:
             f"{self._label}{index + 1:>3}/{planned} {step.name:<17} {took:>9}  [dim]{summary(manifest.results)}[/]",
             soft_wrap=True,
         )
+
+    def told(self, status: Status) -> None:
+        """What a person needs is on the screen already."""
 
     def _clear(self) -> None:
         if self._bar is not None:
