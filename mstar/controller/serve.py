@@ -162,7 +162,7 @@ def _serve(store_url: str, name: str, stop: threading.Event) -> None:
         patiently(advance, stop)
     except Cancelled:
         executor.delete_all()
-        api.delete("Job", owner.name, foreground=False)
+        api.delete("Job", owner.name, how="Background")
         raise
     finally:
         log.info("API calls", extra={"calls": dict(sorted(api.calls.items()))})

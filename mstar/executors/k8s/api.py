@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from mstar.errors import ClusterError, ClusterUnreachable, SpecError
 
 Object = dict[str, Any]
+Propagation = Literal["Foreground", "Background", "Orphan"]
 
 _PATHS = {
     "Job": "apis/batch/v1",
@@ -116,9 +117,8 @@ class Api:
             response.close()
             response.release_conn()
 
-    def delete(self, kind: str, name: str, *, foreground: bool = True) -> bool:
-        """Ask for an object's end, what it owns with it (before it, when ``foreground``); False when there is none."""
-        how = "Foreground" if foreground else "Background"
+    def delete(self, kind: str, name: str, *, how: Propagation = "Foreground") -> bool:
+        """Ask for an object's end; False when there is none. What it owns goes before it, after it, or stays."""
         try:
             self._json("DELETE", self._path(kind, name), {"propagationPolicy": how})
         except _Missing:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mstar.cluster import Cluster, execution_of
+from mstar.cluster import Cluster
 from mstar.errors import ClusterError, ConflictError, MstarError, NotFound
 from mstar.executors.base import ABSENT, Found, Job, Observation, State
 from mstar.executors.k8s.api import AlreadyThere, Api, Object
@@ -22,6 +22,7 @@ from mstar.executors.k8s.render import (
     gang_service,
     gang_size,
     request_key,
+    resolved,
     shard_count,
     step_job,
 )
@@ -88,8 +89,7 @@ class KubernetesExecutor:
 
     def submit(self, job: Job) -> str:
         """Create the Job (and a gang's Service). One of that name that does the same task for this run is adopted."""
-        pod = self._scene.cluster.pod(job.task.stage)
-        job = replace(job, execution=execution_of(job.execution, pod))
+        job = resolved(job, self._scene.cluster)
         body = step_job(self._scene, job)
         name: str = body["metadata"]["name"]
         request = {

@@ -4,11 +4,11 @@ Each pod is fit for Pod Security "restricted": any non-root user, no privilege, 
 that it writes to. A run's own patch is laid over the pod last.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mstar import errors
-from mstar.cluster import Cluster, Pod, TrainPod
+from mstar.cluster import Cluster, Pod, TrainPod, execution_of
 from mstar.executors.base import Job
 from mstar.executors.k8s.names import (
     PRIORITY,
@@ -144,6 +144,11 @@ def controller_job(scene: Scene) -> Object:
             "template": template,
         },
     }
+
+
+def resolved(job: Job, cluster: Cluster) -> Job:
+    """The job with its stage's own execution laid over the run's."""
+    return replace(job, execution=execution_of(job.execution, cluster.pod(job.task.stage)))
 
 
 def gang_size(cluster: Cluster, task: Task) -> int:
