@@ -173,6 +173,8 @@ class Cluster(Record):
 
 def execution_of(common: Execution, pod: Pod) -> Execution:
     """How a stage runs: the run's execution with the stage's own keys over it. ``ValueError`` names a wrong key."""
+    if not pod.execution:
+        return common
     try:
         return Execution.model_validate(common.model_dump() | pod.execution)
     except ValidationError as error:

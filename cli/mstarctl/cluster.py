@@ -12,8 +12,8 @@ import yaml
 from mstar.cluster import Cluster, with_defaults
 from mstar.config import RunSpec, load_spec
 from mstar.controller.loop import request_cancel, withdraw_cancel
+from mstar.controller.place import Settled, settle, settled
 from mstar.controller.prepare import check_inputs, prepare
-from mstar.controller.serve import Settled, settle, settled
 from mstar.controller.status import Overview, Phase, Status, overview, write_status
 from mstar.errors import ClusterError, ConflictError, MstarError, SpecError
 from mstar.executors.base import Observation, State

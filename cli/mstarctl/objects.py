@@ -25,7 +25,6 @@ from mstar.executors.k8s.render import (
     step_job,
 )
 from mstar.recipe import Inputs, planned
-from mstar.storage.open import open_store
 from mstar.tasks import Ref
 
 Object = dict[str, Any]
@@ -57,7 +56,7 @@ def noted(
     spec: RunSpec, cluster: Cluster, queries: Mapping[str, int]
 ) -> Iterator[tuple[Object, str]]:
     """Every object, and who makes it."""
-    scene = Scene(place=Place(run=spec.name, store=open_store(spec.store).url), cluster=cluster)
+    scene = Scene(place=Place(run=spec.name, store=spec.store.rstrip("/")), cluster=cluster)
     yield controller_job(scene), APPLY
     inputs = Inputs(data=NOWHERE, queries=queries, model=NOWHERE)
     for index, step in enumerate(planned(spec, inputs)):

@@ -4,21 +4,19 @@ Step Jobs live on without it. It is started again by its own Job, takes its leas
 and goes on.
 """
 
-import json
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
-from mstar.cluster import Cluster
 from mstar.controller.loop import Controller
 from mstar.controller.metrics import Metrics, show
+from mstar.controller.place import Settled, settled
 from mstar.controller.status import Status
-from mstar.errors import Cancelled, ClusterError, IntegrityError, MstarError, NotFound, Preempted
+from mstar.errors import Cancelled, ClusterError, MstarError, NotFound, Preempted
 from mstar.executors.base import Observation
 from mstar.executors.k8s.api import Api, connect
 from mstar.executors.k8s.executor import KubernetesExecutor
@@ -27,7 +25,6 @@ from mstar.executors.k8s.render import METRICS_PORT, Owner
 from mstar.history import Entry, Run, load_run
 from mstar.logs import last_word
 from mstar.recipe import Step
-from mstar.storage import keys
 from mstar.storage.lease import this_process
 from mstar.storage.manifest import Manifest
 from mstar.storage.open import open_store
@@ -39,44 +36,6 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
 PAUSE_SECONDS = 3.0
 API_PATIENCE_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """Where a run was started: the namespace, the controller's Job, and the cluster block with all defaults."""
-
-    namespace: str
-    job: str
-    cluster: Cluster
-
-
-def settle(store: Store, run: str, where: Settled) -> None:
-    """Note where a run was started, for its controller and for whoever asks about it."""
-    body = {
-        "where": "cluster",
-        "namespace": where.namespace,
-        "job": where.job,
-        "cluster": where.cluster.model_dump(mode="json"),
-    }
-    store.put(keys.place(run), (json.dumps(body, indent=1) + "\n").encode())
-
-
-def settled(store: Store, run: str) -> Settled | None:
-    """Where a run was last started in a cluster; None when it never was."""
-    key = keys.place(run)
-    try:
-        body = json.loads(store.get(key))
-        return Settled(
-            namespace=body["namespace"],
-            job=body["job"],
-            cluster=Cluster.model_validate(body["cluster"]),
-        )
-    except NotFound:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"{key} in {store.url} does not say where the run is: {error}"
-        ) from None
 
 
 class Logged:

@@ -197,7 +197,7 @@ def _step_pod(scene: Scene, job: Job, marks: dict[str, str], gang: int) -> Objec
     if gang:
         spec["subdomain"] = name
     template = {"metadata": {"labels": marks, "annotations": {STEP: job.step}}, "spec": spec}
-    return strategic_merge(template, pod.patch)
+    return strategic_merge(template, pod.patch) if pod.patch else template
 
 
 def _pod_spec(cluster: Cluster, pod: Pod, container: Object, account: str) -> Object:
