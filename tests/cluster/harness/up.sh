@@ -124,3 +124,41 @@ if ! { running node && running api-door && [[ -e $state/started && ! -e $state/f
     say "the node is ready after $((SECONDS - begun)) s"
 fi
 "$harness/s3-start.sh"
+
+write_env() {
+    local name
+    {
+        echo "# What the tests and a person need to know: \`. $state/env\`"
+        while read -r name value; do
+            printf 'export %s=%q\n' "$name" "$value"
+        done <<K
+MSTAR_CLUSTER_DIR $state
+MSTAR_CLUSTER_API_PORT $api_port
+MSTAR_CLUSTER_S3_PORT $s3_port
+MSTAR_TEST_KUBECONFIG $state/kubeconfig
+MSTAR_TEST_KUBECTL $tools/kubectl
+MSTAR_TEST_HELM $tools/helm
+MSTAR_TEST_HELM3 $tools/helm3
+MSTAR_TEST_HELM_UNITTEST $tools/helm-unittest
+MSTAR_TEST_S3_ENDPOINT http://127.0.0.1:$s3_port
+MSTAR_TEST_S3_POD_ENDPOINT http://$node_address:7070
+MSTAR_TEST_S3_CREDENTIALS $state/s3-credentials
+MSTAR_TEST_S3_START $harness/s3-start.sh
+MSTAR_TEST_S3_STOP $harness/s3-stop.sh
+MSTAR_TEST_IMAGES $(xargs <"$state/images")
+K
+    } >"$state/env"
+}
+
+touch "$state/images"
+write_env
+cat >&2 <<K
+
+Kubernetes $("$tools/kubectl" --kubeconfig "$state/kubeconfig" get node node-1 -o jsonpath='{.status.nodeInfo.kubeletVersion}') runs in $state.
+  use it        . $state/env; export KUBECONFIG=\$MSTAR_TEST_KUBECONFIG
+  kubectl       $tools/kubectl
+  S3            http://127.0.0.1:$s3_port, from pods http://$node_address:7070; keys in $state/s3-credentials
+  images        $(xargs <"$state/images")
+  logs          $state/log
+  end it        make cluster-down
+K
