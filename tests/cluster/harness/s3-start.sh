@@ -28,4 +28,4 @@ if ! running s3-door >/dev/null; then
         >>"$state/log/s3-door.log" 2>&1 </dev/null 9>&- &
     remember s3-door $!
 fi
-wait_for 20 "$tools/kit" fetch "http://127.0.0.1:$s3_port/" || die "the S3 server does not answer: $(tail -n 3 "$state/log/s3.log")"
+"$tools/kit" fetch "http://127.0.0.1:$s3_port/" >/dev/null || die "the S3 server does not answer: $(tail -n 3 "$state/log/s3.log")"

@@ -111,7 +111,11 @@ start_node() {
     [[ -e $state/started ]] || die "the node failed: $(tail -n 5 "$state/log/node.log")"
 }
 
-if ! { running node && running api-door && [[ -e $state/started && ! -e $state/failed ]] && node_ready; } >/dev/null 2>&1; then
+up_to_date() {
+    running node && running api-door && [[ -e $state/started && ! -e $state/failed ]] &&
+        [[ $(<"$state/tools") == "$tools" ]] && node_ready
+}
+if ! up_to_date >/dev/null 2>&1; then
     if [[ -e $state ]]; then
         "$harness/down.sh" --locked
     fi
@@ -124,6 +128,18 @@ if ! { running node && running api-door && [[ -e $state/started && ! -e $state/f
     say "the node is ready after $((SECONDS - begun)) s"
 fi
 "$harness/s3-start.sh"
+
+# What is loaded is what tools/images.sh says it built, one name a line.
+touch "$state/images"
+if [[ ${MSTAR_CLUSTER_IMAGES:-yes} != no && -x $project/tools/images.sh ]]; then
+    begun=$SECONDS
+    "$project/tools/images.sh" >"$state/images.built"
+    say "the images are built after $((SECONDS - begun)) s"
+    begun=$SECONDS
+    xargs "$harness/load-images.sh" <"$state/images.built"
+    mv "$state/images.built" "$state/images"
+    say "the images are loaded after $((SECONDS - begun)) s"
+fi
 
 write_env() {
     local name
@@ -145,12 +161,12 @@ MSTAR_TEST_S3_POD_ENDPOINT http://$node_address:7070
 MSTAR_TEST_S3_CREDENTIALS $state/s3-credentials
 MSTAR_TEST_S3_START $harness/s3-start.sh
 MSTAR_TEST_S3_STOP $harness/s3-stop.sh
+MSTAR_TEST_KIT localhost/mstar-kit:1
 MSTAR_TEST_IMAGES $(xargs <"$state/images")
 K
     } >"$state/env"
 }
 
-touch "$state/images"
 write_env
 cat >&2 <<K
 

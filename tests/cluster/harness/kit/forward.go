@@ -41,7 +41,7 @@ func forward(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		go serve(outside.(*net.TCPConn), arguments[2], requests)
+		go pass(outside.(*net.TCPConn), arguments[2], requests)
 	}
 }
 
@@ -64,7 +64,7 @@ func dialFrom(namespace string, requests <-chan request, entered chan<- error) {
 	}
 }
 
-func serve(outside *net.TCPConn, address string, requests chan<- request) {
+func pass(outside *net.TCPConn, address string, requests chan<- request) {
 	defer outside.Close()
 	answer := make(chan result, 1)
 	requests <- request{address, answer}

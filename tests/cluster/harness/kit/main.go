@@ -3,9 +3,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,8 +16,9 @@ import (
 
 const usage = `kit sleep                             wait for SIGTERM, collect orphans
 kit show                              who runs here, and what may be written, as key=value lines
-kit fetch URL                         any HTTP answer will do; prints its status
-kit lookup NAME                       the addresses of a name, tried for half a minute
+kit fetch URL                         prints the status of an HTTP answer; tries for ten seconds to get one
+kit serve PORT                        answer 200 to every HTTP request
+kit lookup NAME                       prints the addresses of a name; tries for half a minute to find one
 kit eat MIB                           hold this much memory
 kit forward LISTEN NETNS ADDRESS      pass connections on, into another network namespace
 `
@@ -32,6 +31,7 @@ func main() {
 		"sleep":   {0, sleep},
 		"show":    {0, show},
 		"fetch":   {1, fetch},
+		"serve":   {1, serve},
 		"lookup":  {1, lookup},
 		"eat":     {1, eat},
 		"forward": {3, forward},
@@ -91,31 +91,42 @@ func show([]string) error {
 	return nil
 }
 
-func fetch(arguments []string) error {
-	client := http.Client{Timeout: 10 * time.Second}
-	answer, err := client.Get(arguments[0])
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	fmt.Println(answer.StatusCode)
-	_, err = io.Copy(io.Discard, answer.Body)
-	return err
-}
-
-func lookup(arguments []string) error {
-	deadline := time.Now().Add(30 * time.Second)
+func patiently(limit time.Duration, try func() error) error {
+	deadline := time.Now().Add(limit)
 	for {
-		addresses, err := net.DefaultResolver.LookupHost(context.Background(), arguments[0])
-		if err == nil {
-			fmt.Println(strings.Join(addresses, " "))
-			return nil
-		}
-		if time.Now().After(deadline) {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
 			return err
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+}
+
+func fetch(arguments []string) error {
+	client := http.Client{Timeout: 10 * time.Second}
+	return patiently(10*time.Second, func() error {
+		answer, err := client.Get(arguments[0])
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		fmt.Println(answer.StatusCode)
+		return nil
+	})
+}
+
+func serve(arguments []string) error {
+	return http.ListenAndServe(":"+arguments[0], http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+}
+
+func lookup(arguments []string) error {
+	return patiently(30*time.Second, func() error {
+		addresses, err := net.LookupHost(arguments[0])
+		if err == nil {
+			fmt.Println(strings.Join(addresses, " "))
+		}
+		return err
+	})
 }
 
 func eat(arguments []string) error {
