@@ -8,11 +8,11 @@ export PYTHON
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-header --quiet $(ARGS)
 
-.PHONY: help demo test check bench format setup lock clean
+.PHONY: help demo test check cluster cluster-down cluster-tools bench format setup lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -e 's/:.*## /|/' | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -e 's/:.*## /|/' | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
 
 demo: ## Evolve a tiny vision-language model on real images, about ten minutes on two cores (ARGS=... for mstarctl demo)
 	@sh tools/setup.sh demo
@@ -29,6 +29,15 @@ check: setup ## Run what CI runs beside the tests: ruff, formatting, mypy, impor
 	$(BIN)/lint-imports || failed=1; \
 	$(BIN)/python tools/check_files.py || failed=1; \
 	exit $$failed
+
+cluster: ## Start a one-node Kubernetes and an S3 server on this machine, with the images loaded (Debian, root, Go)
+	@tests/cluster/harness/up.sh
+
+cluster-down: ## End it, and remove every trace but installed packages and built tools
+	@tests/cluster/harness/down.sh
+
+cluster-tools: ## Build kubectl, helm and what else the cluster is made of, and print their folder
+	@tests/cluster/harness/tools.sh
 
 bench: setup ## Measure against the bare libraries and write docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
