@@ -96,9 +96,7 @@ def test_the_trial_server_s_pod_is_the_one_that_is_selected():
     objects = render("trial")
     pod = find(objects, "Deployment", "mstar-s3")["spec"]["template"]["metadata"]["labels"]
 
-    assert selects(
-        {"matchLabels": find(objects, "Service", "mstar-s3")["spec"]["selector"]}, pod
-    )
+    assert selects({"matchLabels": find(objects, "Service", "mstar-s3")["spec"]["selector"]}, pod)
     chosen = {
         o["metadata"]["name"]
         for o in objects

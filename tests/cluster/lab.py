@@ -17,8 +17,11 @@ from mstar.demo.specs import base_folder, read_recipe
 from mstar.history import Entry, load_history
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
+from tests.cluster.running import Cluster
 
+CHART = Path(__file__).parents[2] / "helm" / "mstar"
 SECONDS = 420
+UID = 54321  # of no meaning, as clusters that choose the user do
 SMALL = {"requests": {"cpu": "50m", "memory": "200Mi"}, "limits": {"memory": "3Gi"}}
 
 
@@ -26,11 +29,30 @@ SMALL = {"requests": {"cpu": "50m", "memory": "200Mi"}, "limits": {"memory": "3G
 class Lab:
     """A namespace with the chart in it, a bucket, and the command line to use both."""
 
-    cluster: Any
+    cluster: Cluster
     namespace: str
     bucket: str
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+
+    def install(self) -> None:
+        """The bucket's keys, and the chart."""
+        self.secret("mstar-s3", self.cluster.access_key, self.cluster.secret_key)
+        self.cluster.helm(
+            "install", "mstar", str(CHART), "--namespace", self.namespace, "--wait",
+            "--set", f"s3.endpoint={self.cluster.s3_pod_endpoint}", "--set", "s3.region=us-east-1",
+            "--set", "defaults.grace_seconds=20",
+        )  # fmt: skip
+
+    def secret(self, name: str, access_key: str, secret_key: str) -> None:
+        data = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name},
+            "stringData": data,
+        }
+        self.cluster.apply(self.namespace, [body])
 
     @property
     def url(self) -> str:
@@ -91,13 +113,15 @@ class Lab:
             raw |= {"warm_up": None, "prm": None}
             raw["data"]["test"] = None
             raw["evolve"] |= {"select": {"rule": "all"}, "exploration": None}
-        stages = {stage: {"resources": SMALL} for stage in ("generate", "score", "train", "evaluate")}
-        raw["cluster"] = {"namespace": self.namespace, "grace_seconds": 20, "stages": stages}
-        for key, value in cluster.items():
-            if isinstance(value, dict) and isinstance(raw["cluster"].get(key), dict):
-                raw["cluster"][key] = raw["cluster"][key] | value
-            else:
-                raw["cluster"][key] = value
+        user = {"spec": {"securityContext": {"runAsUser": UID, "runAsGroup": UID}}}
+        pod = {"resources": SMALL, "patch": user}
+        stages = dict.fromkeys(("generate", "score", "train", "evaluate"), pod)
+        raw["cluster"] = {
+            "namespace": self.namespace,
+            "stages": stages,
+            "controller": {"patch": user},
+        }
+        raw["cluster"] = merged(raw["cluster"], cluster)
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(raw), encoding="utf-8")
         return path
@@ -123,10 +147,11 @@ class Lab:
         return load_history(self.store, name)
 
     def kubectl(self, *arguments: str) -> str:
-        found: str = self.cluster.kubectl("-n", self.namespace, *arguments)
-        return found
+        return self.cluster.kubectl("-n", self.namespace, *arguments)
 
-    def objects(self, kind: str, selector: str = "app.kubernetes.io/name=mstar") -> list[dict[str, Any]]:
+    def objects(
+        self, kind: str, selector: str = "app.kubernetes.io/name=mstar"
+    ) -> list[dict[str, Any]]:
         found = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))
         items: list[dict[str, Any]] = found["items"]
         return items
@@ -134,10 +159,48 @@ class Lab:
     def names(self, kind: str, selector: str) -> list[str]:
         return [item["metadata"]["name"] for item in self.objects(kind, selector)]
 
+    def running(self, name: str, component: str) -> list[str]:
+        """The names of a run's pods that are at work."""
+        chosen = f"mstar.dev/run={name},app.kubernetes.io/component={component}"
+        return [
+            pod["metadata"]["name"]
+            for pod in self.objects("pods", chosen)
+            if pod["status"].get("phase") == "Running"
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def until_running(self, name: str, component: str, count: int = 1) -> list[str]:
+        """Wait for a run's pods of one kind to be at work; their names."""
+        deadline = time.monotonic() + SECONDS
+        while len(found := self.running(name, component)) < count:
+            assert time.monotonic() < deadline, self.status(name)
+            time.sleep(0.3)
+        return found
+
+    def kill(self, pod: str) -> None:
+        """End a pod as a lost node would: at once, without a word."""
+        self.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+    def nothing_left(self, name: str) -> None:
+        """No Job and no pod of the run is there."""
+        chosen = f"mstar.dev/run={name}"
+        assert self.names("jobs", chosen) == []
+        assert self.names("pods", chosen) == []
+
     def manifests(self) -> dict[str, bytes]:
         """Every committed step's manifest by key."""
         store = self.store
         return {key: store.get(key) for key in store.list("steps") if key.endswith("manifest.json")}
+
+
+def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Two nested mappings, the second over the first."""
+    found = dict(base)
+    for key, value in top.items():
+        old = base.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        found[key] = merged(old, value) if both and isinstance(old, dict) else value
+    return found
 
 
 def committed_once(lab: Lab, name: str, steps: int) -> None:
