@@ -96,9 +96,7 @@ def test_the_trial_server_s_pod_is_the_one_that_is_selected():
     objects = render("trial")
     pod = find(objects, "Deployment", "mstar-s3")["spec"]["template"]["metadata"]["labels"]
 
-    assert selects(
-        {"matchLabels": find(objects, "Service", "mstar-s3")["spec"]["selector"]}, pod
-    )
+    assert selects({"matchLabels": find(objects, "Service", "mstar-s3")["spec"]["selector"]}, pod)
     chosen = {
         o["metadata"]["name"]
         for o in objects
@@ -153,4 +151,5 @@ def selects(selector: dict[str, Any], marks: dict[str, str]) -> bool:
         assert rule["operator"] == "NotIn"
         if marks.get(rule["key"]) in rule["values"]:
             return False
-    return selector.get("matchLabels", {}).items() <= marks.items()
+    wanted: dict[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= marks.items()
