@@ -15,23 +15,26 @@ def faults(spec: dict[str, Any]) -> Iterator[str]:
         yield "no seccomp profile"
     if pod.get("runAsNonRoot") is not True or pod.get("runAsUser") == 0:
         yield "may run as root"
-    for name in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(name):
-            yield name
+    if spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}:
+        yield "is the node's"
     for volume in spec.get("volumes", []):
         if not volume.keys() - {"name"} <= VOLUMES:
             yield f"volume {volume}"
     if spec.get("automountServiceAccountToken") is not False:
         yield "holds a token"
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
-        own = container.get("securityContext", {})
-        if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
-            yield f"{container['name']} may gain privileges"
-        if own.get("capabilities") != {"drop": ["ALL"]}:
-            yield f"{container['name']} keeps capabilities"
-        if own.get("readOnlyRootFilesystem") is not True:
-            yield f"{container['name']} may write to its root"
-        if any("hostPort" in port for port in container.get("ports", [])):
-            yield f"{container['name']} takes a port of the node"
-        if not {"requests", "limits"} <= container.get("resources", {}).keys():
-            yield f"{container['name']} says not what it needs"
+        yield from (f"{container['name']} {fault}" for fault in _container_faults(container))
+
+
+def _container_faults(container: dict[str, Any]) -> Iterator[str]:
+    own = container.get("securityContext", {})
+    if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
+        yield "may gain privileges"
+    if own.get("capabilities") != {"drop": ["ALL"]}:
+        yield "keeps capabilities"
+    if own.get("readOnlyRootFilesystem") is not True:
+        yield "may write to its root"
+    if any("hostPort" in port for port in container.get("ports", [])):
+        yield "takes a port of the node"
+    if not {"requests", "limits"} <= container.get("resources", {}).keys():
+        yield "does not say what it needs"

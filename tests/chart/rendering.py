@@ -29,18 +29,17 @@ Object = dict[str, Any]
 
 
 def tool(name: str) -> str:
-    """A program that the cluster's harness builds, or that is installed; skips the test where there is none.
-
-    ``MSTAR_TEST_<NAME>`` names one; else it is the harness's, else the one in PATH.
-    """
+    """A program that the environment names, `make cluster` built, or PATH has; skips the test where there is none."""
     variable = "MSTAR_TEST_" + name.upper().replace("-", "_")
     folder = os.environ.get("MSTAR_CLUSTER_DIR") or Path(tempfile.gettempdir(), "mstar-cluster")
     env = Path(folder, "env")
     built = shlex.split(env.read_text(), comments=True) if env.exists() else []
     known = dict(word.split("=", 1) for word in built if "=" in word) | dict(os.environ)
-    found = shutil.which(known.get(variable, name))
+    found = shutil.which(known.get(variable, name)) or shutil.which(name)
     if found is None:
-        pytest.skip(f"no {name}: name one in {variable}, put it in PATH, or `make cluster`")
+        pytest.skip(
+            f"no {name}: put it in PATH, name one in {variable}, or `make cluster` (not helm-docs)"
+        )
     return found
 
 

@@ -63,7 +63,7 @@ def test_every_file_belongs_to_something():
         listed = yaml.safe_load(recipe.read_text())["resources"]
         reached |= {recipe, *(PLAIN / folder / name for name in listed)}
 
-    assert {path for path in PLAIN.rglob("*.yaml")} <= reached
+    assert set(PLAIN.rglob("*.yaml")) <= reached
 
 
 def objects(folder: str) -> list[Object]:

@@ -151,4 +151,5 @@ def selects(selector: dict[str, Any], marks: dict[str, str]) -> bool:
         assert rule["operator"] == "NotIn"
         if marks.get(rule["key"]) in rule["values"]:
             return False
-    return selector.get("matchLabels", {}).items() <= marks.items()
+    wanted: dict[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= marks.items()

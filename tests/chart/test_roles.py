@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,8 +28,8 @@ PEOPLE = {
 
 Rights = dict[tuple[str, ...], set[str]]
 
-OBJECTS = {
-    "chart": lambda: render(),
+OBJECTS: dict[str, Callable[[], list[Object]]] = {
+    "chart": render,
     "everything": lambda: render("everything", "fullnameOverride=mstar"),
     "plain": lambda: build(PLAIN / "s3"),
 }
@@ -87,6 +88,8 @@ def rights(role: Object) -> Rights:
         assert rule.keys() <= {"apiGroups", "resources", "resourceNames", "verbs"}
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
-                for names in [(name,) for name in rule.get("resourceNames", [])] or [()]:
-                    found.setdefault((group, resource, *names), set()).update(rule["verbs"])
+                kind: tuple[str, ...] = (group, resource)
+                names = [(*kind, name) for name in rule.get("resourceNames", [])]
+                for key in names or [kind]:
+                    found.setdefault(key, set()).update(rule["verbs"])
     return found
