@@ -104,12 +104,23 @@ def test_the_smallest_nucleus_is_the_greedy_response(sampler):
 
 
 def test_rows_that_give_way_for_want_of_cache_say_the_same(sampler, monkeypatch):
-    prompts = make_prompts(24)
-    expected = sample(sampler, prompts)
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    prompts, hot = make_prompts(24), Sampling(n=4, temperature=2.0, max_new_tokens=72)
+    expected = sample(sampler, prompts, hot)
     sampler.close()
+    gave_way: list[str] = []
+    preempt = Scheduler._preempt_request
+
+    def counting(self, request, *others, **named):
+        gave_way.append(request.request_id)
+        preempt(self, request, *others, **named)
+
+    monkeypatch.setattr(Scheduler, "_preempt_request", counting)
     monkeypatch.setattr(vllm_engine, "CPU_CACHE_BYTES", 1 << 20)
     with opened() as small:
-        assert sample(small, prompts) == expected
+        assert sample(small, prompts, hot) == expected
+    assert gave_way
 
 
 def test_a_row_may_fill_the_context(sampler):
