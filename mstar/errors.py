@@ -80,3 +80,10 @@ class WorkerLost(MstarError):
 
     exit_code = 13
     retriable = True
+
+
+class Preempted(MstarError):
+    """The step was asked to stop before it was done; the next attempt goes on from the checkpoint it left."""
+
+    exit_code = 14
+    retriable = True

@@ -18,7 +18,7 @@ from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
 from mstar.stages.generate import generate_shard
 from mstar.stages.score import finish_score, score_shard
-from mstar.stages.train import train_whole
+from mstar.stages.train import forget_progress, train_whole
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.manifest import Manifest
@@ -82,7 +82,10 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
                 else:
                     assert isinstance(task, EvaluateTask)
                     results = evaluate_whole(task, context, writer)
-                return _commit(writer, task, context, results)
+                manifest = _commit(writer, task, context, results)
+            if isinstance(task, TrainTask):
+                forget_progress(task, context)
+            return manifest
 
 
 def run_shard(task: GenerateTask | ScoreTask, context: Context, index: int, count: int) -> Manifest:

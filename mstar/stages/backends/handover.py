@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -11,15 +11,21 @@ from typing import Any, Literal, overload
 from PIL import Image
 
 from mstar.core.records import Example, Finish
+from mstar.stages.interim import Place
 from mstar.stages.protocols import Prompted, TrainingRow, TrainReport
+from mstar.storage.manifest import Part
 from mstar.tasks import Execution, Optimization, Record
 
 JOB, ROWS, IMAGES = "job.json", "rows.jsonl", "images"
 PROGRESS, REPORT, ERROR = "progress", "report.json", "error.json"
+STOP, PARTS, SAID = "stop", "parts.json", "said.log"
 
 
 class Job(Record):
-    """Everything of a training step but its rows."""
+    """Everything of a training step but its rows. ``interim`` says where checkpoints inside the step go.
+
+    ``machines`` is how many train together: with several, all but the first send what they wrote to the store.
+    """
 
     objective: Literal["policy", "prm"]
     model_dir: Path
@@ -29,6 +35,8 @@ class Job(Record):
     resume_from: Path | None
     save_to: Path
     stop_after: int | None
+    interim: Place | None = None
+    machines: int = 1
 
 
 def write_job(folder: Path, job: Job) -> None:
@@ -108,6 +116,27 @@ def read_report(folder: Path) -> TrainReport:
     """Read what the step did."""
     found = json.loads((folder / REPORT).read_text())
     return TrainReport(**found | {"losses": tuple(found["losses"])})
+
+
+def write_parts(folder: Path, parts: Iterable[Part]) -> None:
+    """Write which parts of the outcome are in the store already."""
+    (folder / PARTS).write_text(json.dumps([asdict(part) for part in parts]))
+
+
+def read_parts(folder: Path) -> list[Part]:
+    """Which parts of the outcome are in the store already."""
+    path = folder / PARTS
+    return [Part(**part) for part in json.loads(path.read_text())] if path.exists() else []
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask the ranks to leave a checkpoint and stop."""
+    (folder / STOP).touch()
+
+
+def asked_to_stop(folder: Path) -> bool:
+    """Whether the ranks are to stop."""
+    return (folder / STOP).exists()
 
 
 def write_error(folder: Path, error: Exception) -> None:
