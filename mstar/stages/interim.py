@@ -5,7 +5,7 @@ knows what a checkpoint holds.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,9 @@ class Interim:
 
     def candidates(self, fit: Mapping[str, Any]) -> Iterator[str]:
         """The checkpoints that are whole and say of themselves what ``fit`` says, most optimizer steps first."""
-        found = [key for key in self._store.list(self._folder) if self._is_manifest(key)]
+        found = [key for key in self._store.list(self._folder) if _is_manifest(self._folder, key)]
         for key in sorted(found, reverse=True):
-            name = self._name_in(key)
+            name = _name_in(self._folder, key)
             manifest = self._read(name)
             if manifest is None:
                 continue
@@ -108,22 +108,14 @@ class Interim:
         )
         self._store.put(self._key(name), manifest.to_bytes())
         self._good = [*(known for known in self._good if known != name), name][-KEPT:]
-        self._delete_all_but(self._good)
+        clear_progress(self._store, self._identity, but=self._good)
 
     def send_outcome(self, folder: Path) -> list[Part]:
         """Take away every file below ``folder`` into the attempt's own parts of the step, for another to commit."""
         return send_files(self._store, keys.attempt(self._identity, self._attempt), folder)
 
-    def clear(self) -> None:
-        """Delete all checkpoints inside the step."""
-        self._delete_all_but(())
-
     def _key(self, name: str) -> str:
         return f"{self._folder}/{name}.json"
-
-    def _is_manifest(self, key: str) -> bool:
-        name = key.removeprefix(f"{self._folder}/")
-        return "/" not in name and name.endswith(".json")
 
     def _read(self, name: str) -> Manifest | None:
         key = self._key(name)
@@ -137,21 +129,16 @@ class Interim:
             return None
         return manifest
 
-    def _delete_all_but(self, names: Iterable[str]) -> None:
-        """Delete the manifest of each before its parts, so that none looks whole that is not."""
-        keep = set(names)
-        found = (key for key in self._store.list(self._folder) if self._name_in(key) not in keep)
-        try:
-            old = sorted(found, key=lambda key: not self._is_manifest(key))
-        except StorageError as error:
-            log.warning("old checkpoints of step %s stay: %s", self._identity, error)
-            return
-        discard(self._store, old)
 
-    def _name_in(self, key: str) -> str:
-        """The checkpoint that a key belongs to."""
-        below = key.removeprefix(f"{self._folder}/")
-        return below.removesuffix(".json") if "/" not in below else below.split("/")[0]
+def clear_progress(store: Store, identity: str, *, but: Collection[str] = ()) -> None:
+    """Delete the checkpoints inside a step, except those named; a manifest goes before its parts."""
+    folder = keys.progress(identity)
+    try:
+        found = [key for key in store.list(folder) if _name_in(folder, key) not in but]
+    except StorageError as error:
+        log.warning("old checkpoints of step %s stay: %s", identity, error)
+        return
+    discard(store, sorted(found, key=lambda key: not _is_manifest(folder, key)))
 
 
 def send_files(store: Store, prefix: str, folder: Path) -> list[Part]:
@@ -181,3 +168,14 @@ def discard(store: Store, found: Iterable[str]) -> None:
             store.delete(key)
         except StorageError as error:
             log.warning("could not delete %s: %s", key, error)
+
+
+def _is_manifest(folder: str, key: str) -> bool:
+    name = key.removeprefix(f"{folder}/")
+    return "/" not in name and name.endswith(".json")
+
+
+def _name_in(folder: str, key: str) -> str:
+    """The checkpoint that a key belongs to."""
+    below = key.removeprefix(f"{folder}/")
+    return below.removesuffix(".json") if "/" not in below else below.split("/")[0]

@@ -17,8 +17,9 @@ from mstar.errors import SpecError, StorageError
 from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
 from mstar.stages.generate import generate_shard
+from mstar.stages.interim import clear_progress
 from mstar.stages.score import finish_score, score_shard
-from mstar.stages.train import forget_progress, train_whole
+from mstar.stages.train import train_whole
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.manifest import Manifest
@@ -62,6 +63,7 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
     store = open_store(request.store)
     task, identity = request.task, task_hash(request.task)
     if manifest := read_manifest(store, "step", identity):
+        clear_progress(store, identity)  # an attempt may have died just after its commit
         return manifest
     with scratch_folder(scratch) as folder:
         context = Context(
@@ -83,8 +85,7 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
                     assert isinstance(task, EvaluateTask)
                     results = evaluate_whole(task, context, writer)
                 manifest = _commit(writer, task, context, results)
-            if isinstance(task, TrainTask):
-                forget_progress(task, context)
+            clear_progress(store, identity)
             return manifest
 
 

@@ -93,11 +93,6 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
     return results
 
 
-def forget_progress(task: TrainTask, context: Context) -> None:
-    """Delete the checkpoints inside the step, once it is committed."""
-    Interim(context.store, task_hash(task), context.attempt, context.scratch).clear()
-
-
 class Rows(Sequence[TrainingRow]):
     """Training rows whose images are decoded when asked for: memory holds the texts, a scratch file the pictures."""
 

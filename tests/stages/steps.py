@@ -1,13 +1,18 @@
 """Train steps for the stage's tests, whole: a store with data and a tiny model, a task, and an attempt at it.
 
-``python -m tests.stages.steps ORDER`` makes one attempt in a process of its own, as a pod does; it exits as mstarctl does.
+``python -m tests.stages.steps ORDER`` makes one attempt in a process of its own, as a pod does, and exits as mstarctl
+does.
 """
 
 import io
 import json
+import os
 import signal
+import subprocess
 import sys
 import threading
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +23,14 @@ from pydantic import BaseModel
 from mstar.core.records import Example, Finish
 from mstar.errors import MstarError
 from mstar.stages.context import Context, Gang, never
+from mstar.stages.interim import clear_progress
 from mstar.stages.run import scratch_folder
-from mstar.stages.train import forget_progress, train_whole
+from mstar.stages.train import train_whole
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset, commit_model
 from mstar.storage.manifest import Manifest
 from mstar.storage.open import open_store
-from mstar.storage.reading import parse_manifest
+from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.storage.tables import TableWriter
 from mstar.tasks import (
@@ -40,6 +46,10 @@ from mstar.tasks import (
     task_inputs,
 )
 from tests.tiny import draw_image, encode_text
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 240
+"""Nothing here takes longer, on a machine that is busy with other tests too."""
 
 OPTIMIZATION = Optimization(learning_rate=3e-3, warmup_steps=3, batch_size=8, weight_decay=0.01)
 ONE_THREAD = Execution(device="cpu", threads=1, checkpoint_seconds=None)
@@ -102,6 +112,10 @@ def attempt(
     tell: Any = lambda *_: None,
 ) -> Manifest:
     """One attempt at the task, to its commit."""
+    identity = task_hash(task)
+    if found := read_manifest(store, "step", identity):
+        clear_progress(store, identity)
+        return found
     scratch.mkdir(parents=True, exist_ok=True)
     with scratch_folder(scratch) as folder:
         context = Context(
@@ -113,11 +127,11 @@ def attempt(
             stopping=stopping,
             gang=gang,
         )
-        with ArtifactWriter(store, task_hash(task), name) as writer:
+        with ArtifactWriter(store, identity, name) as writer:
             results = train_whole(task, context, writer)
             inputs = [ref.digest for ref in task_inputs(task)]
             manifest = writer.commit(results=results, inputs=inputs).manifest
-        forget_progress(task, context)
+        clear_progress(store, identity)
         return manifest
 
 
@@ -125,8 +139,48 @@ def progress(store: Store, task: TrainTask) -> list[int]:
     """After how many optimizer steps there are checkpoints inside the step."""
     folder = keys.progress(task_hash(task))
     found = [key for key in store.list(folder) if key.count("/") == folder.count("/") + 1]
-    manifests = [parse_manifest(store.get(key), key) for key in found]
-    return [manifest.results["optimizer_steps"] for manifest in manifests]
+    return [int(key.rpartition("/")[2].partition("-")[0]) for key in found]
+
+
+def until_kept(
+    store: Store, task: TrainTask, steps: int, *processes: "subprocess.Popen[bytes]"
+) -> None:
+    """Return once there is a checkpoint after so many optimizer steps."""
+    deadline = time.monotonic() + SECONDS
+    while max(progress(store, task), default=0) < steps:
+        ended = [process for process in processes if process.poll() is not None]
+        assert not ended, f"ended before step {steps} with {ended[0].returncode}"
+        assert time.monotonic() < deadline, f"no checkpoint after step {steps} in {SECONDS} s"
+        time.sleep(0.01)
+
+
+def start(
+    store: Store,
+    task: TrainTask,
+    name: str,
+    folder: Path,
+    *,
+    execution: Execution = ONE_THREAD,
+    gang: Gang | None = None,
+) -> "subprocess.Popen[bytes]":
+    """An attempt in a process of its own, on a machine whose disk is ``folder``; it says errors on standard error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = Order(
+        store=store.url,
+        task=task,
+        execution=execution,
+        attempt=name,
+        scratch=folder,
+        gang=asdict(gang) if gang else None,
+    )
+    path = folder / f"{name}.json"
+    path.write_text(order.model_dump_json())
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.stages.steps", str(path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
 
 
 def losses(store: Store, manifest: Manifest) -> list[float]:
@@ -187,10 +241,9 @@ def main(order: Order) -> int:
             execution=order.execution,
             stopping=stop.is_set,
             gang=Gang(**order.gang) if order.gang else None,
-            tell=lambda done, total, unit: print(f"{done}/{total} {unit}", flush=True),
         )
     except MstarError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code
     return 0
 

@@ -6,33 +6,32 @@ Each machine is a process with a scratch folder of its own; they meet at 127.0.0
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from mstar.errors import IntegrityError, Preempted, WorkerLost
+from mstar.stages.context import Gang
 from mstar.storage.folder import FolderStore
-from mstar.storage.manifest import Manifest
 from mstar.storage.reading import read_manifest
-from mstar.tasks import DeepSpeed, Execution, TrainTask, task_hash
+from mstar.tasks import DeepSpeed, TrainTask, task_hash
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,
-    Order,
+    SECONDS,
     attempt,
     digests,
     losses,
     make_policy_task,
     progress,
+    start,
+    until_kept,
 )
 from tests.tiny import build_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 160
-SECONDS = 240
 NOTICE_SECONDS = 60
 """Within so long a machine must have noticed that another is gone."""
 
@@ -41,47 +40,37 @@ EACH = EACH_STEP.model_copy(update={"deepspeed": DeepSpeed(processes=1, zero_sta
 
 
 class Machines:
-    """A gang of two: started together, watched, and ended with the test."""
+    """A gang of two on disks of their own, ended with the test."""
 
-    def __init__(self, store: FolderStore, folder: Path) -> None:
-        self.store, self.folder = store, folder
+    def __init__(self, folder: Path) -> None:
+        self.store, self.folder = FolderStore(folder / "store"), folder
         self.started: list[subprocess.Popen[bytes]] = []
 
     def start(
-        self, task: TrainTask, name: str, *, other: TrainTask | None = None, how: Execution = EACH
+        self, task: TrainTask, name: str, *, other: TrainTask | None = None
     ) -> list["subprocess.Popen[bytes]"]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        return [
-            self._start(rank, port, other if other and rank else task, name, how) for rank in (0, 1)
-        ]
-
-    def said(self, rank: int, name: str) -> str:
-        return (self.folder / f"{name}-{rank}.txt").read_text()
-
-    def _start(
-        self, rank: int, port: int, task: TrainTask, name: str, how: Execution
-    ) -> "subprocess.Popen[bytes]":
-        order = Order(
-            store=self.store.url,
-            task=task,
-            execution=how,
-            attempt=name,
-            scratch=self.folder / f"machine-{rank}",
-            gang={"size": 2, "rank": rank, "address": "127.0.0.1", "port": port},
-        )
-        path = self.folder / f"{name}-{rank}.json"
-        path.write_text(order.model_dump_json())
-        with (self.folder / f"{name}-{rank}.txt").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.stages.steps", str(path)],
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+        pair = [
+            start(
+                self.store,
+                other if other and rank else task,
+                name,
+                self.folder / f"machine-{rank}",
+                execution=EACH,
+                gang=Gang(size=2, rank=rank, address="127.0.0.1", port=port),
             )
-        self.started.append(process)
-        return process
+            for rank in (0, 1)
+        ]
+        self.started += pair
+        return pair
+
+    def ranks(self) -> list[str]:
+        """What still runs of the ranks: their commands name a folder on a machine's disk."""
+        listed = subprocess.run(["/bin/ps", "-A", "-o", "args="], capture_output=True, check=True)
+        lines = listed.stdout.decode().splitlines()
+        return [line for line in lines if f"{self.folder}/machine-" in line and ".rank " in line]
 
 
 @pytest.fixture(scope="module")
@@ -98,29 +87,23 @@ def alone(tmp_path_factory):
 
 @pytest.fixture
 def machines(tmp_path):
-    gang = Machines(FolderStore(tmp_path / "store"), tmp_path)
+    gang = Machines(tmp_path)
     yield gang
     for process in gang.started:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
-def until_kept(store: FolderStore, task: TrainTask, steps: int) -> None:
-    deadline = time.monotonic() + SECONDS
-    while max(progress(store, task), default=0) < steps:
-        assert time.monotonic() < deadline, f"no checkpoint after step {steps} in {SECONDS} s"
-        time.sleep(0.01)
-
-
-def codes(processes: list["subprocess.Popen[bytes]"], seconds: float = SECONDS) -> list[int]:
+def ended(
+    processes: list["subprocess.Popen[bytes]"], seconds: float = SECONDS
+) -> list[tuple[int, str]]:
+    """Exit code and last words of each."""
     deadline = time.monotonic() + seconds
-    return [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
-
-
-def committed(store: FolderStore, task: TrainTask) -> Manifest:
-    manifest = read_manifest(store, "step", task_hash(task))
-    assert manifest is not None
-    return manifest
+    found = []
+    for process in processes:
+        _, said = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+        found.append((process.returncode, said.decode()))
+    return found
 
 
 def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_does(
@@ -130,30 +113,29 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
     store = machines.store
     task = make_policy_task(store, model, tmp_path / "data", ROWS)
     for victim, steps in ((1, 3), (0, 7)):
-        name = f"killed-{victim}"
-        gang = machines.start(task, name)
-        until_kept(store, task, steps)
+        gang = machines.start(task, f"killed-{victim}")
+        until_kept(store, task, steps, *gang)
         gang[victim].kill()
-        survivor = gang[1 - victim]
-        assert codes([survivor], NOTICE_SECONDS) == [WorkerLost.exit_code], machines.said(
-            1 - victim, name
-        )
-        assert "WorkerLost" in machines.said(1 - victim, name)
+        ((code, said),) = ended([gang[1 - victim]], NOTICE_SECONDS)
+        assert (code, said.startswith("WorkerLost")) == (WorkerLost.exit_code, True), said
+        assert machines.ranks() == []
         assert read_manifest(store, "step", task_hash(task)) is None
     gang = machines.start(task, "preempted")
-    until_kept(store, task, 11)
+    until_kept(store, task, 11, *gang)
     gang[1].send_signal(signal.SIGTERM)
-    assert codes(gang) == [Preempted.exit_code] * 2
-    assert "a checkpoint after optimizer step" in machines.said(0, "preempted")
+    for code, said in ended(gang):
+        assert code == Preempted.exit_code, said
+        assert f"a checkpoint after optimizer step {max(progress(store, task))} is in" in said
     assert max(progress(store, task)) < ROWS // 8
-    gang = machines.start(task, "last")
-    assert codes(gang) == [0, 0], machines.said(0, "last") + machines.said(1, "last")
-    found = committed(store, task)
+    for code, said in ended(machines.start(task, "last")):
+        assert code == 0, said
+    found = read_manifest(store, "step", task_hash(task))
+    assert found is not None
     assert losses(store, found) == curve
     assert digests(found) == digests(expected)
     assert found.digest == expected.digest
     # Nothing is left of the attempts that failed, nor of the checkpoints inside the step.
-    left = {key for key in store.list(f"steps/{task_hash(task)}")}
+    left = set(store.list(f"steps/{task_hash(task)}"))
     named = {part.key for part in found.parts}
     assert left == named | {f"steps/{task_hash(task)}/manifest.json"}
 
@@ -162,6 +144,6 @@ def test_machines_that_prepared_different_rows_all_refuse_to_train(machines, alo
     model, _, _ = alone
     task = make_policy_task(machines.store, model, tmp_path / "data", 16)
     gang = machines.start(task, "1", other=task.model_copy(update={"seed": 4}))
-    assert codes(gang) == [IntegrityError.exit_code] * 2
-    for rank in (0, 1):
-        assert "prepared different rows" in machines.said(rank, "1")
+    for code, said in ended(gang):
+        assert code == IntegrityError.exit_code, said
+        assert "prepared different rows" in said

@@ -66,7 +66,7 @@ class AccelerateTrainer:
         """
         keeper = keeper or Keeper()
         encoded = EncodedRows(self.family, rows)
-        items, content = self._items(encoded)
+        items, content = self._items(encoded, keeper)
         batches = self._plan(items, optimization, seed)
         accelerator = open_accelerator(self.execution, optimization)
         fresh = TrainerState(
@@ -96,8 +96,7 @@ class AccelerateTrainer:
                 }
             )
 
-        if earlier:
-            progress(sum(map(len, chosen[: len(earlier)])))
+        progress(sum(map(len, chosen[: len(earlier)])))
         losses: list[torch.Tensor | float] = list(earlier)
         keeper.start()
         for batch in chosen[len(earlier) :]:
@@ -153,12 +152,14 @@ class AccelerateTrainer:
         if due is Due.STOP:
             raise keeper.stop(len(losses))
 
-    def _items(self, encoded: EncodedRows) -> tuple[list[Item], str]:
+    def _items(self, encoded: EncodedRows, keeper: Keeper) -> tuple[list[Item], str]:
         """The rows that have anything to learn, and a digest of all of them."""
         make = policy_item if self.objective == "policy" else value_item
         digest = hashlib.sha256()
         kept: list[Item] = []
         for row, (example, prompt_length) in enumerate(encoded.read()):
+            if keeper.asked_to_stop():
+                raise keeper.stop(0)
             item = make(self.family, example, row, prompt_length)
             check_fits(self.family, example.query_id, prompt_length, len(item.answer))
             digest.update(repr((example.query_id, example.sample, item.answer)).encode())

@@ -18,7 +18,7 @@ from mstar.tasks import Execution, Optimization, Record
 
 JOB, ROWS, IMAGES = "job.json", "rows.jsonl", "images"
 PROGRESS, REPORT, ERROR = "progress", "report.json", "error.json"
-STOP, PARTS, SAID = "stop", "parts.json", "said.log"
+STOP, PARTS, SAID, TRACE = "stop", "parts.json", "said.log", "trace.txt"
 
 
 class Job(Record):
@@ -101,6 +101,11 @@ def write_progress(folder: Path, done: int) -> None:
     fresh.replace(folder / PROGRESS)
 
 
+def begun(folder: Path) -> bool:
+    """Whether the ranks have begun to train, so that there is something to leave a checkpoint of."""
+    return (folder / PROGRESS).exists()
+
+
 def read_progress(folder: Path) -> int:
     """How many examples are done."""
     path = folder / PROGRESS
@@ -141,12 +146,7 @@ def asked_to_stop(folder: Path) -> bool:
 
 def write_error(folder: Path, error: Exception) -> None:
     """Keep an error meant for a person; the first rank to fail is the one that is heard."""
-    record = {"type": type(error).__name__, "message": str(error)}
-    try:
-        with (folder / ERROR).open("x") as file:
-            json.dump(record, file)
-    except FileExistsError:
-        return
+    _write_once(folder / ERROR, json.dumps({"type": type(error).__name__, "message": str(error)}))
 
 
 def read_error(folder: Path) -> dict[str, str] | None:
@@ -154,6 +154,25 @@ def read_error(folder: Path) -> dict[str, str] | None:
     path = folder / ERROR
     found: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
     return found
+
+
+def write_trace(folder: Path, trace: str) -> None:
+    """Keep the traceback of any other failure; the first rank to fail is the one that is heard."""
+    _write_once(folder / TRACE, trace)
+
+
+def read_trace(folder: Path) -> str | None:
+    """The traceback a rank left, if any."""
+    path = folder / TRACE
+    return path.read_text() if path.exists() else None
+
+
+def _write_once(path: Path, text: str) -> None:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return
 
 
 def _example(record: dict[str, Any]) -> Example:

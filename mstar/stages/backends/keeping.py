@@ -116,15 +116,22 @@ class Keeper:
             log.warning("no checkpoint after optimizer step %d: %s", len(losses), problem)
         self._since = self._clock()
 
+    def asked_to_stop(self) -> bool:
+        """Whether this process has been asked; between optimizer steps ``due`` says it for all."""
+        return self._interim is not None and self._stopping()
+
     def stop(self, done: int) -> Preempted:
         """The error that ends a preempted attempt after ``done`` optimizer steps of the pass."""
-        if self._kept == done > 0:
+        if done == 0:
+            return Preempted("preempted before the first optimizer step; nothing is lost")
+        if self._kept == done:
             return Preempted(
                 f"preempted; a checkpoint after optimizer step {done} is in the store for the next attempt"
             )
         again = f"after optimizer step {self._kept}" if self._kept else "at the beginning"
         return Preempted(
-            f"preempted after optimizer step {done}, without a checkpoint of it; the next attempt begins {again}"
+            f"preempted after optimizer step {done}, whose checkpoint could not be stored (the log says why); the next "
+            f"attempt begins {again}"
         )
 
     def _store(self, steps: int, folder: Path, state: TrainerState) -> str | None:

@@ -23,10 +23,12 @@ from mstar.stages.backends.handover import (
     SAID,
     Job,
     ask_to_stop,
+    begun,
     read_error,
     read_parts,
     read_progress,
     read_report,
+    read_trace,
     write_job,
     write_rows,
 )
@@ -89,7 +91,8 @@ def train_in_ranks(
             "execution.deepspeed is set, but the package deepspeed is not installed. Install mstar[deepspeed] (Linux "
             "only), or leave execution.deepspeed out."
         )
-    with tempfile.TemporaryDirectory(prefix="mstar-ranks-") as name:
+    scratch = interim.scratch if interim else None
+    with tempfile.TemporaryDirectory(prefix="mstar-ranks-", dir=scratch) as name:
         folder = Path(name)
         job = Job(
             objective=objective,
@@ -138,9 +141,11 @@ def _run_ranks(
         )
         try:
             while ranks.poll() is None:
-                if stopping():
-                    ask_to_stop(folder)
                 heard.pass_on()
+                if stopping():
+                    if not begun(folder):
+                        raise errors.Preempted("preempted before training began; nothing is lost")
+                    ask_to_stop(folder)
                 try:
                     ranks.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
@@ -204,7 +209,7 @@ class _Heard:
         done = read_progress(self._folder)
         if done > self._done:
             self._progress(done - self._done)
-        self._done = max(done, self._done)
+            self._done = done
         path = self._folder / SAID
         if not path.exists():
             return
@@ -216,13 +221,13 @@ class _Heard:
 
 
 def _failure(folder: Path, code: int) -> Exception:
-    """What a rank raised for a person to read, else that the ranks were lost and their last words."""
+    """What a rank raised for a person to read, else that the ranks were lost and the first one's last words."""
     found = read_error(folder)
     if found is not None:
         kind = getattr(errors, found["type"])
         failure: errors.MstarError = kind(found["message"])
         return failure
-    tail = (folder / "log.txt").read_text(errors="replace")[-4000:]
+    last = read_trace(folder) or (folder / "log.txt").read_text(errors="replace")
     return errors.WorkerLost(
-        f"the training processes ended with exit code {code}. Their last output: {json.dumps(tail)}"
+        f"the training processes ended with exit code {code}. Their last output: {json.dumps(last[-4000:])}"
     )

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 from mstar.errors import MstarError, WorkerLost
@@ -18,6 +19,7 @@ from mstar.stages.backends.handover import (
     write_parts,
     write_progress,
     write_report,
+    write_trace,
 )
 
 
@@ -58,6 +60,9 @@ def main(folder: Path) -> int:
     except MstarError as error:
         write_error(folder, error)
         return error.exit_code
+    except Exception:
+        write_trace(folder, traceback.format_exc())
+        raise
     if first_here:
         write_parts(folder, parts)
         write_report(folder, report)
@@ -66,7 +71,9 @@ def main(folder: Path) -> int:
 
 def _end_with_launcher() -> None:
     """The launcher holds the other end of standard input: when it is gone, however it went, so is this rank."""
-    while os.read(0, 1):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
+    while os.read(
+        0, 1
+    ):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
         pass
     os._exit(WorkerLost.exit_code)
 
