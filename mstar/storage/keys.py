@@ -1,10 +1,11 @@
 """Every key the project stores under, in one place.
 
-datasets/<id>/manifest.json            and its parts beside it
-models/<id>/manifest.json              and its files beside it
+datasets/<id>/manifest.json            the commit
+datasets/<id>/files.<random>/<part>    what one import wrote
+models/<id>/manifest.json              and files.<random>/ likewise
 steps/<task hash>/task.json            what the step was asked to do
 steps/<task hash>/manifest.json        the commit: put once, never changed
-steps/<task hash>/attempt-<n>/<part>   what attempt n wrote (<n> is unique to the attempt)
+steps/<task hash>/attempt-<n>.<random>/<part>   what attempt n wrote; nobody else writes there
 steps/<task hash>/shards/<i>-of-<n>/manifest.json
 runs/<name>/spec.json                  the resolved spec
 runs/<name>/history/0007-iter-02-train.json
@@ -70,8 +71,13 @@ def task(identity: str) -> str:
 
 
 def attempt(identity: str, name: str) -> str:
-    """Folder of one attempt at a step; ``name`` differs for each attempt, also between two controllers."""
+    """Folder of one attempt at a step, to which its writer gives a random ending."""
     return f"steps/{identity}/attempt-{name}"
+
+
+def content(kind: ArtifactKind, identity: str) -> str:
+    """Folder of what one import of a data set or model writes, to which its writer gives a random ending."""
+    return f"{artifact(kind, identity)}/files"
 
 
 def shard(identity: str, index: int, count: int) -> str:

@@ -134,6 +134,11 @@ def unsure(error: Exception) -> bool:
     """Whether the request may have been carried out although it failed."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+    return unreachable(error)
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether no answer came from the server at all."""
     return isinstance(error, (HTTPClientError, ConnectionError))
 
 
@@ -153,7 +158,7 @@ def _reason(error: Exception, place: Place) -> str:
             f"no usable credentials ({sentence}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or give the machine a role"
         )
-    if isinstance(error, (HTTPClientError, ConnectionError)):
+    if unreachable(error):
         return f"{place.server} cannot be reached ({type(error).__name__}). Check AWS_ENDPOINT_URL and the network"
     if isinstance(error, ParamValidationError):
         return f"{place.bucket!r} or the key is not a name that S3 allows. Correct the store's name"

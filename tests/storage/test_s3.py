@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ResponseStreamingError
 
 from mstar.errors import NotFound, SpecError, StorageError
-from mstar.storage import s3
+from mstar.storage import s3_client
 from mstar.storage.s3 import S3Store
 
 SECRET = "s3cr3t-that-nobody-may-see"
@@ -183,22 +183,70 @@ def test_a_failed_upload_leaves_nothing(s3_environment, s3_client, tmp_path: Pat
 
 
 def test_a_failed_download_leaves_neither_file_nor_temporary(meddle, tmp_path: Path):
-    def write_half(real, bucket, key, path, **_):
-        Path(path).write_bytes(b"half")
+    def fail_behind_the_start(real, **request):
+        if request["Range"].startswith("bytes=0-"):
+            return real(**request)
         raise refusal("InternalError", 500)
 
+    store = meddle("get_object", fail_behind_the_start)
+    store.put("a", b"0" * (40 << 20))
     with pytest.raises(StorageError, match=r"cannot read a in .* failing or overloaded"):
-        meddle("download_file", write_half).download("a", tmp_path / "target")
+        store.download("a", tmp_path / "target")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_onto_a_full_disk_says_so(meddle, tmp_path: Path):
-    def fill_up(real, bucket, key, path, **_):
+def test_a_download_never_mixes_two_versions(meddle, s3_client, tmp_path: Path):
+    def replace_after_the_start(real, **request):
+        answer = real(**request)
+        if request["Range"].startswith("bytes=0-"):
+            s3_client.put_object(
+                Bucket=request["Bucket"], Key=request["Key"], Body=b"2" * (40 << 20)
+            )
+        return answer
+
+    store = meddle("get_object", replace_after_the_start)
+    store.put("a", b"1" * (40 << 20))
+    with pytest.raises(StorageError, match="somebody replaced the object"):
+        store.download("a", tmp_path / "target")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_onto_a_full_disk_says_so(s3_store, monkeypatch, tmp_path: Path):
+    def fill_up(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
+    s3_store.put("a", b"0" * (40 << 20))
+    monkeypatch.setattr("os.pwrite", fill_up)
     with pytest.raises(StorageError, match=f"cannot write {tmp_path}/target: the disk is full"):
-        meddle("download_file", fill_up).download("a", tmp_path / "target")
+        s3_store.download("a", tmp_path / "target")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_completed_upload_whose_answer_was_lost_is_no_failure(s3_store, tmp_path: Path):
+    def lose_the_answer(real, **request):
+        real(**request)
+        raise refusal("NoSuchUpload", 404, retries=1)
+
+    (tmp_path / "large").write_bytes(b"1" * (40 << 20))
+    slow = Meddler(s3_store._client, "complete_multipart_upload", lose_the_answer)
+    vars(s3_store)["_slow_client"] = slow
+    s3_store.upload("a", tmp_path / "large")
+    assert s3_store.size("a") == 40 << 20
+
+
+def test_an_upload_that_another_ended_is_a_failure(s3_store, tmp_path: Path):
+    def find_none(real, **request):
+        raise refusal("NoSuchUpload", 404)
+
+    s3_store.put("a", b"older")
+    (tmp_path / "large").write_bytes(b"1" * (40 << 20))
+    vars(s3_store)["_slow_client"] = Meddler(
+        s3_store._client, "complete_multipart_upload", find_none
+    )
+    with pytest.raises(StorageError, match=r"cannot write a in .*NoSuchUpload"):
+        s3_store.upload("a", tmp_path / "large")
+    assert s3_store.get("a") == b"older"
+    assert list(s3_store.remnants()) == []
 
 
 @pytest.mark.parametrize(
@@ -255,7 +303,7 @@ def test_each_refusal_is_one_sentence_that_says_what_to_do(
 def test_an_endpoint_that_nobody_answers_at_is_named_without_secrets(s3_environment, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setitem(s3._OPTIONS, "retries", {"mode": "standard", "total_max_attempts": 1})
+    monkeypatch.setitem(s3_client._OPTIONS, "retries", {"total_max_attempts": 1})
     with pytest.raises(StorageError, match=r"http://127.0.0.1:9 cannot be reached") as caught:
         S3Store("s3://runs/x").get("a")
     assert SECRET not in str(caught.value)
