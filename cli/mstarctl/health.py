@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import typer
 
@@ -100,3 +101,14 @@ def _store(url: str) -> tuple[Finding, int]:
     return Finding(
         what="store", ok=True, found=f"{url}: writes, reads, and lets one of two writers win"
     ), 0
+
+
+def selftest(url: str | None, *, as_json: bool) -> None:
+    """Sample from the demo's tiny model about four pictures of noise, and commit the responses."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from mstar.demo.selftest import run_selftest
+
+    with tempfile.TemporaryDirectory(prefix="mstar-selftest-") as folder:
+        found = run_selftest(open_store(url or f"{folder}/store"), Path(folder))
+    text = f"selftest: {found['responses']} responses of {found['tokens']} tokens committed"
+    typer.echo(json.dumps(found) if as_json else text)

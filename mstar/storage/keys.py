@@ -12,6 +12,9 @@ runs/<name>/history/0007-iter-02-train.json
 runs/<name>/lease/000001.json          one for each holder, the highest number holds
 runs/<name>/cancel.json                a request to stop, kept until the run is resumed
 runs/<name>/status.json                what the controller last saw
+runs/<name>/how.json                   the parts of the spec that change no results, as last given
+runs/<name>/place.json                 where it was last started: which cluster and namespace
+runs/<name>/jobs/<job>/request.json    what a Job in a cluster is asked to do; progress-<i>.json beside it
 runs/<name>/logs/0007-iter-02-train.<attempt>.log
 """
 
@@ -118,6 +121,26 @@ def cancel(name: str) -> str:
 def status(name: str) -> str:
     """Key of what a run's controller last saw."""
     return f"runs/{name}/status.json"
+
+
+def request(name: str, job: str) -> str:
+    """Key of what one of a run's Jobs is asked to do."""
+    return f"runs/{name}/jobs/{job}/request.json"
+
+
+def pod_progress(request_key: str, shard: int) -> str:
+    """Key of how far one pod of a Job is, beside its request."""
+    return f"{request_key.rpartition('/')[0]}/progress-{shard:05d}.json"
+
+
+def how(name: str) -> str:
+    """Key of how a run is to run now: the parts of its spec that do not change results."""
+    return f"runs/{name}/how.json"
+
+
+def place(name: str) -> str:
+    """Key of where a run was last started."""
+    return f"runs/{name}/place.json"
 
 
 def log(name: str, index: int, step: str, attempt_name: str) -> str:
