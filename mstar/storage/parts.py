@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mstar.errors import IntegrityError, StorageError
+from mstar.errors import IntegrityError, StorageError, StoreRefused
 from mstar.storage import keys
 from mstar.storage.faults import explained
 from mstar.storage.manifest import Part, sha256
@@ -79,7 +79,7 @@ class PartWriter:
                 continue
             try:
                 self._store.delete(key)
-            except StorageError as error:
+            except (StorageError, StoreRefused) as error:
                 _log.warning("left %s and what follows it for `mstarctl gc`: %s", key, error)
                 return
 

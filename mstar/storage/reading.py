@@ -17,9 +17,19 @@ from mstar.storage import keys
 from mstar.storage.faults import explained
 from mstar.storage.manifest import ArtifactKind, Manifest, Part
 from mstar.storage.parallel import LARGE, in_parallel
-from mstar.storage.seen import digest_of, remember
+from mstar.storage.seen import digest_of, file_digest, remember
 from mstar.storage.store import Store
 from mstar.tasks import Ref
+
+__all__ = [
+    "file_digest",
+    "materialise",
+    "open_part",
+    "parse_manifest",
+    "read_manifest",
+    "resolve",
+    "verify",
+]
 
 _MANIFEST = TypeAdapter(Manifest)
 

@@ -20,7 +20,7 @@ from mstar.errors import NotFound, SpecError
 from mstar.storage import keys, s3_parts
 from mstar.storage.faults import explained
 from mstar.storage.local import temporary
-from mstar.storage.s3_client import connect
+from mstar.storage.s3_client import connect, one_patience
 from mstar.storage.s3_faults import Place, code_of, explaining, no_bucket, tries_before, unsure
 from mstar.storage.s3_parts import WRITER, Source, Stream
 from mstar.storage.store import Remnant, Stored
@@ -81,7 +81,7 @@ class S3Store:
 
     def create(self, key: str, data: bytes) -> bool:
         writer = secrets.token_hex(16)
-        with self._explaining("create", key):
+        with self._explaining("create", key), one_patience():
             for attempt in range(_CREATE_ATTEMPTS):
                 try:
                     self._client.put_object(
@@ -99,7 +99,9 @@ class S3Store:
                         return False
                     # Our own request may have created it although its answer was lost: the object knows.
                     found = (
-                        self._writer(key) if code == "PreconditionFailed" or unsure(error) else None
+                        s3_parts.writer_of(self._client, self._at(key))
+                        if code == "PreconditionFailed" or unsure(error)
+                        else None
                     )
                     if found is None:
                         raise
@@ -207,15 +209,6 @@ class S3Store:
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + keys.checked(key)}
-
-    def _writer(self, key: str) -> str | None:
-        """Who created the object, as far as it says; None when it is not there."""
-        try:
-            return str(self._client.head_object(**self._at(key))["Metadata"].get(WRITER, "unknown"))
-        except ClientError as error:
-            if code_of(error) in {"404", "NoSuchKey"}:
-                return None
-            raise
 
     def _pages(self, below: str) -> Iterator[Stored]:
         pages = self._client.get_paginator("list_objects_v2").paginate(

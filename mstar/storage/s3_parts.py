@@ -9,9 +9,11 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,6 +31,7 @@ WRITER = "mstar-writer"
 _BLOCK = 256 << 10  # what a processor's cache holds for several threads
 _MOST_PARTS = 10_000
 _READ_ATTEMPTS = 5
+_ASK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,7 @@ def send(client: Any, slow: Callable[[], Any], at: Mapping[str, str], file: Bina
 
     try:
         parts = list(in_parallel(send_part, range(0, size, each)))
-        _complete(slow(), upload, at, parts, writer)
+        _complete(client, slow(), upload, at, parts, writer)
     except BaseException as error:
         if not unreachable(
             error
@@ -165,6 +168,7 @@ class Window(io.RawIOBase):
 
 def _complete(
     client: Any,
+    slow: Any,
     upload: Mapping[str, str],
     at: Mapping[str, str],
     parts: list[dict[str, Any]],
@@ -172,16 +176,48 @@ def _complete(
 ) -> None:
     """Make the parts one object, also when the answer to the first request for it is lost."""
     try:
-        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        _while_alive(
+            lambda: slow.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}),
+            lambda: writer_of(client, at),
+        )
     except (BotoCoreError, ClientError) as error:
         if code_of(error) != "NoSuchUpload" and not unsure(error):
             raise
         try:
-            found = client.head_object(**at)["Metadata"].get(WRITER)
+            found = writer_of(client, at)
         except (BotoCoreError, ClientError):
             raise error from None
         if found != writer:
             raise
+
+
+def _while_alive(call: Callable[[], object], ask: Callable[[], object]) -> None:
+    """Wait for ``call``, which may take minutes, for as long as the server answers to ``ask`` at all."""
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            done.set_exception(error)
+
+    Thread(
+        target=run, daemon=True
+    ).start()  # a daemon: a server that is gone must not hold up the end
+    while not wait([done], timeout=_ASK_SECONDS).done:
+        ask()
+    done.result()
+
+
+def writer_of(client: Any, at: Mapping[str, str]) -> str | None:
+    """Who made the object, as far as it says; None when there is none."""
+    try:
+        metadata: dict[str, str] = client.head_object(**at)["Metadata"]
+    except ClientError as error:
+        if code_of(error) in {"404", "NoSuchKey"}:
+            return None
+        raise
+    return metadata.get(WRITER, "unknown")
 
 
 def _receive(stream: Stream, handle: int, at: int) -> Iterator[memoryview]:

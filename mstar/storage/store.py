@@ -31,8 +31,9 @@ class Remnant:
 class Store(Protocol):
     """A flat space of keys (``a/b/c``, no leading slash, no ``.`` or ``..`` segments) holding bytes.
 
-    Every write is atomic: a reader sees the whole object or none. Faults of the medium raise ``StorageError``;
-    a key that is not there raises ``NotFound``. A stream from ``open`` stays with the version that it began with.
+    Every write is atomic: a reader sees the whole object or none. Faults of the medium raise ``StorageError``, a store
+    that says no (to these credentials, or for lack of its bucket) ``StoreRefused``; a key that is not there raises
+    ``NotFound``. A stream from ``open`` stays with the version that it began with.
     """
 
     @property
