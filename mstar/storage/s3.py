@@ -21,7 +21,7 @@ from mstar.storage import keys, s3_parts
 from mstar.storage.faults import explained
 from mstar.storage.local import temporary
 from mstar.storage.s3_client import connect, one_patience
-from mstar.storage.s3_faults import Place, code_of, explaining, no_bucket, tries_before, unsure
+from mstar.storage.s3_faults import Place, code_of, explaining, tries_before, unsure
 from mstar.storage.s3_parts import WRITER, Source, Stream
 from mstar.storage.store import Remnant, Stored
 
@@ -246,15 +246,15 @@ class S3Store:
                 raise NotFound(f"{key} is not in the store {self.url}") from error
 
     def _see_bucket(self) -> None:
-        """Raise if the bucket itself is missing."""
+        """Raise if it is the bucket that is missing, or the right to use it."""
         if self._bucket_seen:
             return
         try:
-            self._client.head_bucket(Bucket=self._bucket)
+            # Asked in a way whose answer says what is wrong; another HEAD's would not.
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         except ClientError as error:
-            if code_of(error) == "404":
-                raise no_bucket(self._place) from error
-            # 403: whoever may read objects need not be allowed to look at the bucket.
+            if code_of(error) != "AccessDenied":  # who may read objects need not be allowed to list
+                raise
         self._bucket_seen = True
 
 

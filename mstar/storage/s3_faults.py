@@ -77,6 +77,7 @@ _REASONS = {
     "ServiceUnavailable": _BUSY,
     "SignatureDoesNotMatch": _WRONG_IDENTITY,
     "SlowDown": _BUSY,
+    "XAdminUserNotFound": _WRONG_IDENTITY,
     "XMinioAdminBucketQuotaExceeded": _FULL,
     "XMinioStorageFull": _FULL,
 }
@@ -112,11 +113,6 @@ def explaining(place: Place, doing: str, what: str) -> Iterator[None]:
         raise kind(f"cannot {doing} {what}: {_reason(error, place)}") from error
 
 
-def no_bucket(place: Place) -> StoreRefused:
-    """The error for a bucket that is not there."""
-    return StoreRefused(f"cannot use the store: {_told(place, 'NoSuchBucket')}")
-
-
 def code_of(error: Exception) -> str:
     """The server's own word for what went wrong; empty when it gave none."""
     return (
@@ -134,9 +130,7 @@ def tries_before(error: Exception) -> int:
 
 def unsure(error: Exception) -> bool:
     """Whether the request may have been carried out although it failed."""
-    if isinstance(error, ClientError):
-        return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
-    return unreachable(error)
+    return _status(error) >= 500 or unreachable(error)
 
 
 def unreachable(error: BaseException) -> bool:
@@ -144,15 +138,24 @@ def unreachable(error: BaseException) -> bool:
     return isinstance(error, (HTTPClientError, ConnectionError))
 
 
-def _told(place: Place, code: str) -> str:
-    text = _REASONS.get(code, _UNKNOWN)
-    return text.format(server=place.server, bucket=place.bucket, code=code)
+def _told(place: Place, code: str, status: int = 0) -> str:
+    return _text(code, status).format(server=place.server, bucket=place.bucket, code=code)
+
+
+def _text(code: str, status: int) -> str:
+    """What a server's word means; a word unknown here at least says by its status whether it is a refusal."""
+    return _REASONS.get(code) or (_REFUSED if status in {401, 403} else _UNKNOWN)
+
+
+def _status(error: Exception) -> int:
+    metadata = error.response.get("ResponseMetadata", {}) if isinstance(error, ClientError) else {}
+    return int(metadata.get("HTTPStatusCode", 0))
 
 
 def _is_refusal(error: Exception) -> bool:
     if isinstance(error, _NO_IDENTITY) or _is_from_token_service(error):
         return True
-    return _REASONS.get(code_of(error)) in _REFUSALS
+    return _text(code_of(error), _status(error)) in _REFUSALS
 
 
 def _is_from_token_service(error: Exception) -> bool:
@@ -161,7 +164,9 @@ def _is_from_token_service(error: Exception) -> bool:
 
 def _reason(error: Exception, place: Place) -> str:
     if code := code_of(error):
-        return _NO_ROLE.format(code=code) if _is_from_token_service(error) else _told(place, code)
+        if _is_from_token_service(error):
+            return _NO_ROLE.format(code=code)
+        return _told(place, code, _status(error))
     # no password of an address
     sentence = re.sub(r"\S*@", "", " ".join(str(error).split())).rstrip(".")
     if isinstance(error, _NO_IDENTITY):
