@@ -8,7 +8,7 @@ export PYTHON
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-header --quiet $(ARGS)
 
-.PHONY: help demo test check cluster cluster-down cluster-tools bench format setup lock clean
+.PHONY: help demo test check cluster cluster-down cluster-tools images bench format setup lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -19,7 +19,7 @@ demo: ## Evolve a tiny vision-language model on real images, about ten minutes o
 	@$(BIN)/mstarctl demo $(ARGS)
 
 test: setup ## Run the tests (WORKERS=2, ARGS="-k name" and the like)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: setup ## Run what CI runs beside the tests: ruff, formatting, mypy, import contracts, clean files
 	@failed=0; \
@@ -39,6 +39,9 @@ cluster-down: ## End it, and remove every trace but installed packages and built
 cluster-tools: ## Build kubectl, helm and what else the cluster is made of, and print their folder
 	@tests/cluster/harness/tools.sh
 
+images: ## Build the images with docker, podman or buildah (BASE=image VARIANT=cpu|gpu REGISTRY= TAG= PUSH=1)
+	@tools/images.sh
+
 bench: setup ## Measure against the bare libraries and write docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -53,6 +56,7 @@ lock: setup ## Resolve the locks again, keeping versions that still fit (ARGS=--
 	$(LOCK) pyproject.toml --extra demo --extra deepspeed --group dev --output-file requirements/test.txt
 	$(LOCK) pyproject.toml --extra demo --constraints requirements/test.txt --output-file requirements/demo.txt
 	$(LOCK) pyproject.toml --constraints requirements/test.txt --output-file requirements/cli.txt
+	@sh images/lock.sh
 	$(LOCK) --group bootstrap --constraints requirements/test.txt --output-file requirements/bootstrap.txt
 
 clean: ## Remove the environment, caches and build outputs (never runs or their data)

@@ -15,8 +15,30 @@ Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """The machines that train one step together, each with a disk of its own: ``size`` of them, this one is ``rank``.
+
+    They meet at ``address`` (a name or number of the machine of rank 0) and ``port``.
+    """
+
+    size: int
+    rank: int
+    address: str
+    port: int
+
+
+def never() -> bool:
+    """Nobody asks this attempt to stop."""
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One attempt at one task. ``clock`` gives monotonic seconds; ``timings`` collects them by phase."""
+    """One attempt at one task. ``clock`` gives monotonic seconds; ``timings`` collects them by phase.
+
+    ``stopping`` says whether the attempt has been asked to stop: a stage that can then leaves a checkpoint and raises
+    ``Preempted``. All machines of a ``gang`` run the attempt under the same name; None is one machine alone.
+    """
 
     store: Store
     execution: Execution
@@ -25,6 +47,8 @@ class Context:
     tell: Tell
     clock: Callable[[], float] = time.perf_counter
     timings: dict[str, float] = field(default_factory=dict)
+    stopping: Callable[[], bool] = never
+    gang: Gang | None = None
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

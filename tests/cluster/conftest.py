@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import running
+from tests.cluster.lab import Lab
 from tests.cluster.running import Cluster
 
 
@@ -93,3 +94,21 @@ def kit(cluster: Cluster) -> str:
     if not image:
         pytest.skip("the harness's own image is only in the cluster of `make cluster`")
     return image
+
+
+@pytest.fixture(scope="module")
+def lab(cluster: Cluster, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A restricted namespace with the chart installed in it by helm, and a bucket: what runs need."""
+    if not cluster.images:
+        pytest.skip("the cluster has no stage images: `make cluster` builds and loads them")
+    for namespace in _namespace(cluster):
+        bucket = f"{namespace}-runs"
+        s3.create_bucket(Bucket=bucket)
+        found = Lab(
+            cluster=cluster,
+            namespace=namespace,
+            bucket=bucket,
+            folder=tmp_path_factory.mktemp("lab"),
+        )
+        found.install()
+        yield found
