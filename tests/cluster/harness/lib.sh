@@ -54,7 +54,7 @@ running() {
     [[ $(started_at "$pid") == "$start" ]] && printf '%s\n' "$pid"
 }
 
-stopped() { ! running "$1"; }
+stopped() { ! running "$1" >/dev/null; }
 
 # stop NAME [SIGNAL]: end it, first politely, and wait until it is gone.
 stop() {
