@@ -82,6 +82,21 @@ def rows() -> list[tuple[str, str, str, str]]:
     found.append(
         ("`mstarctl --help`", f"{ours:.2f} s", f"Python alone: {bare:.2f} s", "at most 0.3 s")
     )
+    cluster = run("bench.cluster")
+    found += [
+        (
+            f"rendering {cluster['objects']:,} objects of a run",
+            f"{cluster['render_seconds']:.2f} s",
+            "",
+            "1,000 steps in at most 1 s",
+        ),
+        (
+            "`mstarctl run --dry-run`",
+            f"{cluster['dry_run']:.2f} s",
+            f"Python alone: {cluster['python']:.2f} s",
+            "at most 2 s more",
+        ),
+    ]
     if DEMO.is_dir():
         over = measure_overhead(DEMO, ["continuous", "mstar"])
         found.append(

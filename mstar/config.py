@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from mstar.cluster import Cluster
 from mstar.core.exploration import temperature_grid
 from mstar.errors import SpecError
 from mstar.storage.manifest import canonical_json, sha256
@@ -35,6 +36,10 @@ TEMPLATE_FIELDS = {
     "sft_answer": ("answer",),
 }
 """What a template may hold. The answer is not in the query's: the policy is not to be told."""
+
+
+HOW = ("name", "store", "execution", "limits", "cluster")
+"""Keys that say where and how a run runs, and do not decide what comes out."""
 
 
 class Data(Record):
@@ -222,6 +227,7 @@ class RunSpec(Record):
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
     limits: Limits = Limits()
+    cluster: Cluster = Cluster()
 
     @field_validator("name")
     @classmethod
@@ -244,8 +250,8 @@ class RunSpec(Record):
 
     @property
     def result_hash(self) -> str:
-        """Hash of everything that decides the results; name, store, execution and limits do not."""
-        fields = self.model_dump(mode="json", exclude={"name", "store", "execution", "limits"})
+        """Hash of everything that decides the results; what ``HOW`` lists does not."""
+        fields = self.model_dump(mode="json", exclude=set(HOW))
         return sha256(canonical_json(fields))
 
 
@@ -301,8 +307,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
     """Keys whose values decide results and differ, each as ``key: old -> new``."""
-    skip = {"name", "store", "execution", "limits"}
-    before, after = (_flat(spec.model_dump(mode="json", exclude=skip)) for spec in (old, new))
+    before, after = (_flat(spec.model_dump(mode="json", exclude=set(HOW))) for spec in (old, new))
     keys = sorted(before.keys() | after.keys())
     absent = "absent"
     return [

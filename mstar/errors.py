@@ -75,6 +75,38 @@ class MissingDependency(MstarError):
     exit_code = 12
 
 
+class Preempted(MstarError):
+    """The pod was told to stop: preempted, drained, or its node shut down. What a checkpoint holds is kept."""
+
+    exit_code = 14
+    retriable = True
+
+
+class OutOfMemory(MstarError):
+    """A pod used more memory than its limit."""
+
+    exit_code = 15
+
+
+class ClusterError(MstarError):
+    """The cluster refuses what is asked of it, or cannot place it: permission, quota, image, no fitting node."""
+
+    exit_code = 16
+
+
+class StoreRefused(MstarError):
+    """The store answers and says no: wrong credentials, no permission, no such bucket."""
+
+    exit_code = 17
+
+
+class ClusterUnreachable(MstarError):
+    """The cluster does not answer."""
+
+    exit_code = 18
+    retriable = True
+
+
 class WorkerLost(MstarError):
     """The process that ran a step ended without a word: killed, or out of memory."""
 
@@ -82,8 +114,6 @@ class WorkerLost(MstarError):
     retriable = True
 
 
-class Preempted(MstarError):
-    """The step was asked to stop before it was done; the next attempt goes on from the checkpoint it left."""
-
-    exit_code = 14
-    retriable = True
+def leaves() -> list[type[MstarError]]:
+    """Every kind of error that has an exit code of its own."""
+    return list(MstarError.__subclasses__())

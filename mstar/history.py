@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mstar.config import RunSpec, parse_spec
+from mstar.config import HOW, RunSpec, parse_spec
 from mstar.errors import IntegrityError, NotFound
 from mstar.recipe import Done, Inputs, Step
 from mstar.storage import keys
@@ -52,7 +52,7 @@ def run_bytes(run: Run) -> bytes:
 
 
 def load_run(store: Store, name: str) -> Run:
-    """The run called ``name``; ``NotFound`` when there is none, naming those there are."""
+    """The run called ``name``, to be run as last asked; ``NotFound`` when there is none, naming those there are."""
     try:
         raw = store.get(keys.spec(name))
     except NotFound:
@@ -62,7 +62,9 @@ def load_run(store: Store, name: str) -> Run:
     try:
         inputs = body["inputs"]
         return Run(
-            spec=parse_spec(body["spec"], source=f"the stored spec of run {name}"),
+            spec=_as_noted(
+                store, parse_spec(body["spec"], source=f"the stored spec of run {name}")
+            ),
             inputs=Inputs(
                 data=Ref.model_validate(inputs["data"]),
                 queries={split: int(count) for split, count in inputs["queries"].items()},
@@ -78,6 +80,23 @@ def load_run(store: Store, name: str) -> Run:
 def run_names(store: Store) -> list[str]:
     """All runs in a store, sorted."""
     return sorted(key.split("/")[1] for key in store.list("runs") if key.endswith("/spec.json"))
+
+
+def write_how(store: Store, spec: RunSpec) -> None:
+    """Note how a run is to run from now on: what of its spec does not change results."""
+    body = spec.model_dump(mode="json", include=set(HOW) - {"name", "store"}, exclude_unset=True)
+    store.put(keys.how(spec.name), (json.dumps(body, indent=1) + "\n").encode())
+
+
+def _as_noted(store: Store, spec: RunSpec) -> RunSpec:
+    """The spec with what was last noted of how to run it."""
+    key = keys.how(spec.name)
+    try:
+        body = _json(store.get(key), key)
+    except NotFound:
+        return spec
+    fields = spec.model_dump(mode="json", exclude_unset=True) | body
+    return parse_spec(fields, source=f"{key} of run {spec.name}")
 
 
 def load_history(store: Store, name: str) -> list[Entry]:

@@ -5,7 +5,7 @@ steps already done, so a controller that was killed anywhere knows where it stan
 The parts of the program are in ``plan``.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from mstar.config import RunSpec
 from mstar.errors import IntegrityError
@@ -19,6 +19,7 @@ __all__ = [
     "Step",
     "follow",
     "next_step",
+    "planned",
     "planned_names",
     "planned_steps",
     "recipe",
@@ -86,14 +87,17 @@ def planned_steps(spec: RunSpec) -> int:
 
 def planned_names(spec: RunSpec, inputs: Inputs) -> list[str]:
     """The names of all steps in order, for a person to look at before anything runs."""
-    names: list[str] = []
+    return [step.name for step in planned(spec, inputs)]
+
+
+def planned(spec: RunSpec, inputs: Inputs) -> Iterator[Step]:
+    """All steps in order; what they read from each other is made up, since it is not there yet."""
     program = recipe(spec, inputs)
     step = next(program, None)
     grid = spec.evolve.exploration.temperatures if spec.evolve.exploration else ()
     found = {"sampled": [{"temperature": t, "reward_pass_at_2": 0.0} for t in grid]}
     while step is not None:
-        names.append(step.name)
+        yield step
         identity = task_hash(step.task)
         ref = Ref(kind="step", id=identity, digest=identity)
         step = follow(program, step, Done(name=step.name, ref=ref, results=found))
-    return names

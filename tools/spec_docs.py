@@ -4,7 +4,7 @@ import inspect
 import sys
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -21,7 +21,12 @@ unknown key is an error. `--set a.b=c` overrides a key on the command line. Rela
 
 def render() -> str:
     """The page."""
-    return HEAD + "".join(_section(name, model) for name, model in _models("", RunSpec).items())
+    first: dict[type[BaseModel], str] = {}
+    page = HEAD
+    for name, model in _models("", RunSpec).items():
+        page += _section(name, model, first.get(model))
+        first.setdefault(model, name)
+    return page
 
 
 def _models(prefix: str, model: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -32,7 +37,9 @@ def _models(prefix: str, model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     return found
 
 
-def _section(name: str, model: type[BaseModel]) -> str:
+def _section(name: str, model: type[BaseModel], same: str | None) -> str:
+    if same:
+        return f"\n## `{name}`\n\nThe keys of `{same}`.\n"
     about = " ".join(inspect.cleandoc(model.__doc__ or "").split())
     rows = [
         f"| `{key}` | {_type(f.annotation)} | {_default(f)} |"
@@ -63,13 +70,17 @@ def _type(annotation: Any) -> str:
         return "null"
     if _model(annotation):
         return "keys, see below"
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin is dict:
+        return "keys and values"
     return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(
         annotation, str(annotation)
     )
 
 
 def _default(field: Any) -> str:
-    value = field.default
+    value = field.default_factory() if field.default_factory else field.default
     if value is PydanticUndefined:
         return "required"
     if isinstance(value, BaseModel):

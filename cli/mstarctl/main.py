@@ -33,6 +33,14 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Only(StrEnum):
+    """Which objects ``render`` prints."""
+
+    ALL = "all"
+    CONTROLLER = "controller"
+    STEPS = "steps"
+
+
 class StageName(StrEnum):
     """The four stages."""
 
@@ -55,6 +63,21 @@ StoreOption = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")]
+FileOption = Annotated[Path, typer.Option("--file", "-f", help="The run's spec, a YAML file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec: a.b=c."),
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", "-w", help="Follow the run to its end; exit as it ended.")
+]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="Context of the kubeconfig; else its current one.")
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace; else the spec's, else the context's."),
+]
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -102,41 +125,127 @@ def demo(
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Option("--file", "-f", help="The run's spec, a YAML file.")],
+    file: FileOption,
     local: Annotated[bool, typer.Option("--local", help="Run on this machine.")] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the spec: a.b=c."),
-    ] = None,
+    overrides: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, list the steps, write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything here, show what would be made, make nothing."
+        ),
     ] = False,
+    server_dry_run: Annotated[
+        bool,
+        typer.Option("--server-dry-run", help="The same, and ask the cluster about each object."),
+    ] = False,
+    wait: WaitOption = False,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Start a run, or go on with it when it is there already."""
+    """Start a run in the cluster (or here, with --local), or go on with it when it is there already."""
+    as_json = output is Output.JSON
+    if local:
+        from mstarctl import work
+
+        work.run(file, overrides or [], dry_run=dry_run, as_json=as_json)
+        return
+    from mstarctl import cluster
+
+    cluster.submit(
+        file,
+        overrides or [],
+        cluster.Target(context=context, namespace=namespace),
+        dry_run=dry_run,
+        server_dry_run=server_dry_run,
+        wait=wait,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def render(
+    file: FileOption,
+    overrides: SetOption = None,
+    defaults: Annotated[
+        Path | None,
+        typer.Option(
+            help="Defaults under the spec's cluster block: YAML, or the chart's ConfigMap."
+        ),
+    ] = None,
+    only: Annotated[Only, typer.Option(help="Which objects.")] = Only.ALL,
+) -> None:
+    """Print every object of a run as YAML, and ask no cluster."""
+    from mstarctl import objects
+
+    objects.render(file, overrides or [], defaults=defaults, only=only.value)
+
+
+@app.command()
+def upload(
+    file: FileOption, overrides: SetOption = None, output: OutputOption = Output.TEXT
+) -> None:
+    """Store a run's data, model and spec, and start nothing."""
     from mstarctl import work
 
-    work.run(file, overrides or [], local=local, dry_run=dry_run, as_json=output is Output.JSON)
+    work.upload(file, overrides or [], as_json=output is Output.JSON)
 
 
 @app.command()
 def resume(
-    name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT
+    name: RunArgument,
+    store: StoreOption = "runs",
+    local: Annotated[
+        bool | None,
+        typer.Option(
+            "--local/--cluster", help="Where; without it, where the run was last started."
+        ),
+    ] = None,
+    wait: WaitOption = False,
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
-    """Go on with a stored run from its last commit, also after it was cancelled."""
+    """Go on with a stored run from its last commit, also after it was cancelled, also in another cluster."""
     from mstarctl import work
 
-    work.resume(store, name, as_json=output is Output.JSON)
+    work.resume(
+        store,
+        name,
+        local=local,
+        wait=wait,
+        context=context,
+        namespace=namespace,
+        as_json=output is Output.JSON,
+    )
+
+
+@app.command()
+def wait(
+    name: RunArgument,
+    store: StoreOption = "runs",
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Follow a run to its end; the exit code says how it ended."""
+    from mstarctl import work
+
+    work.wait(store, name, context=context, namespace=namespace, as_json=output is Output.JSON)
 
 
 @app.command()
 def cancel(
-    name: RunArgument, store: StoreOption = "runs", output: OutputOption = Output.TEXT
+    name: RunArgument,
+    store: StoreOption = "runs",
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
-    """Ask a run's controller to stop; what is committed stays."""
+    """Stop a run; what is committed stays, and no Job and no pod does."""
     from mstarctl import work
 
-    work.cancel(store, name, as_json=output is Output.JSON)
+    work.cancel(store, name, context=context, namespace=namespace, as_json=output is Output.JSON)
 
 
 @app.command()
@@ -145,12 +254,14 @@ def status(
         str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all of them without.")
     ] = None,
     store: StoreOption = "runs",
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Say where runs are, and why one stands still."""
     from mstarctl import work
 
-    work.status(store, name, as_json=output is Output.JSON)
+    work.status(store, name, context=context, namespace=namespace, as_json=output is Output.JSON)
 
 
 @app.command()
@@ -160,12 +271,16 @@ def logs(
         str | None, typer.Argument(metavar="[STEP]", help="A step, such as iter-01/train.")
     ] = None,
     store: StoreOption = "runs",
+    context: ContextOption = None,
+    namespace: NamespaceOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Print the logs of a run's steps, or of one step."""
+    """Print the logs of a run's steps, or of one step; they stay when pods are gone."""
     from mstarctl import work
 
-    work.logs(store, name, step, as_json=output is Output.JSON)
+    work.logs(
+        store, name, step, context=context, namespace=namespace, as_json=output is Output.JSON
+    )
 
 
 @app.command()
@@ -226,6 +341,43 @@ def train(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
 def evaluate(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
     """Measure a policy."""
     _stage(StageName.EVALUATE, task, output)
+
+
+@app.command(hidden=True)
+def pod(
+    store: Annotated[str, typer.Option(help="The store's address.")],
+    request: Annotated[str, typer.Option(help="Key of the request.")],
+) -> None:
+    """Do a pod's part of a step: what a stage's image runs in a cluster."""
+    from mstar import logs as logging_
+    from mstar.stages.pod import main as serve
+
+    logging_.set_up()
+    raise typer.Exit(serve(store, request))
+
+
+@app.command(hidden=True)
+def controller(name: RunArgument, store: StoreOption = "runs") -> None:
+    """Advance a run from within the cluster: what the controller's image runs."""
+    from mstar import logs as logging_
+    from mstar.controller.serve import main as serve
+
+    logging_.set_up()
+    raise typer.Exit(serve(store, name))
+
+
+@app.command()
+def selftest(
+    store: Annotated[
+        str | None,
+        typer.Option("--store", "-s", help="A store to use; else a folder that goes away."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Run one tiny stage to its commit, to see that this installation and its store work."""
+    from mstarctl import health
+
+    health.selftest(store, as_json=output is Output.JSON)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import typer
@@ -21,11 +21,12 @@ from rich.progress import (
 from rich.table import Table
 
 from mstar.config import RunSpec
-from mstar.controller.status import Overview, Phase
+from mstar.controller.status import Overview, Phase, Status
 from mstar.executors.base import Observation
-from mstar.history import Entry
+from mstar.history import Entry, load_history
 from mstar.recipe import Inputs, Step, planned_names
 from mstar.storage.manifest import Manifest
+from mstar.storage.store import Store
 from mstar.tasks import Ref
 
 errors = Console(stderr=True, highlight=False)
@@ -70,6 +71,9 @@ class Quiet:
             }
         )
 
+    def told(self, status: Status) -> None:
+        """Programs ask ``status``."""
+
     @staticmethod
     def _line(body: dict[str, Any]) -> None:
         typer.echo(json.dumps(body), err=True)
@@ -112,6 +116,9 @@ class Terminal:
             f"{self._label}{index + 1:>3}/{planned} {step.name:<17} {took:>9}  [dim]{summary(manifest.results)}[/]",
             soft_wrap=True,
         )
+
+    def told(self, status: Status) -> None:
+        """What a person needs is on the screen already."""
 
     def _clear(self) -> None:
         if self._bar is not None:
@@ -241,6 +248,45 @@ def overview(found: Overview, *, as_json: bool, entries: Sequence[Entry] = ()) -
     for entry in entries[-5:]:
         took = "adopted" if entry.adopted else f"{entry.seconds:.1f} s"
         typer.echo(f"  {entry.index + 1:>4}  {entry.name:<20} {took}")
+
+
+def with_status(found: Overview, status: Status) -> Overview:
+    """An overview that says something else of the run's state."""
+    return replace(found, status=status)
+
+
+class Followed:
+    """What was already said of a run that is being followed, so that each thing is said once."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._steps = 0
+        self._why = ""
+
+    def update(self, store: Store, found: Overview) -> None:
+        """Say which steps were finished since, and what the run waits for now."""
+        if found.finished_steps > self._steps:
+            for entry in load_history(store, found.run)[self._steps :]:
+                self._step(entry, found.planned_steps)
+            self._steps = found.finished_steps
+        why = found.status.why
+        if why != self._why and why and found.status.phase in {Phase.WAITING, Phase.RUNNING}:
+            body = {"phase": found.status.phase.value, "step": found.status.step, "why": why}
+            self._say(f"  {found.status.phase.value}: {why}", body)
+        self._why = why
+
+    def failed(self, status: Status) -> int:
+        """Say how the run ended; the exit code."""
+        self._say(f"mstarctl: {status.phase.value}: {status.why}", asdict(status))
+        return status.exit_code or 1
+
+    def _step(self, entry: Entry, planned: int) -> None:
+        took = "adopted" if entry.adopted else f"{entry.seconds:.1f} s"
+        body = _entry(entry)
+        self._say(f"{entry.index + 1:>3}/{planned} {entry.name:<17} {took:>9}", body)
+
+    def _say(self, text: str, body: Mapping[str, Any]) -> None:
+        typer.echo(json.dumps(body) if self._as_json else text, err=True)
 
 
 def overviews(found: Sequence[Overview], *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from mstar.controller.loop import Controller, Reporter
+from mstar.controller.status import Status
 from mstar.executors.base import Observation
 from mstar.executors.local import LocalExecutor
 from mstar.history import Entry, Run, load_history
@@ -81,3 +82,6 @@ class _Watch:
         self._reporter.finished(step, index, planned, manifest, entry)
         if step.name == SHARED:
             self._shared.set()
+
+    def told(self, status: Status) -> None:
+        self._reporter.told(status)

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
@@ -22,32 +22,82 @@ from mstar.storage.open import open_store
 from mstar.storage.store import Store
 from mstarctl import show
 
+if TYPE_CHECKING:
+    from mstar.executors.k8s.api import Api
+
 INTERRUPTED = 130
 
 
-def run(file: Path, overrides: list[str], *, local: bool, dry_run: bool, as_json: bool) -> None:
+def run(file: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
     """Check, prepare and advance a run on this machine."""
     spec = load_spec(file, overrides)
     if dry_run:
         show.plan(spec, check(spec), as_json=as_json)
         return
-    if not local:
-        raise SpecError(
-            "say where to run: --local runs on this machine (clusters are not supported yet)"
-        )
-    store = open_store(spec.store)
-    with show.working(f"checking {spec.name}", as_json=as_json):
-        prepared = prepare(store, spec)
+    store, prepared = _prepared(spec, as_json=as_json)
     withdraw_cancel(store, spec.name)
     advance(store, prepared, as_json=as_json)
 
 
-def resume(url: str, name: str, *, as_json: bool) -> None:
-    """Advance a stored run; its spec and inputs come from the store."""
+def upload(file: Path, overrides: list[str], *, as_json: bool) -> None:
+    """Check and store a run, and start nothing."""
+    spec = load_spec(file, overrides)
+    store, _ = _prepared(spec, as_json=as_json)
+    if "://" in store.url:
+        from mstarctl import cluster
+
+        cluster.note_offline(store, spec)
+    text = f"run {spec.name} is stored in {store.url}; nothing was started"
+    show.message(text, {"run": spec.name, "store": store.url}, as_json=as_json)
+
+
+def resume(
+    url: str,
+    name: str,
+    *,
+    local: bool | None,
+    wait: bool,
+    context: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> None:
+    """Advance a stored run where it was last started, or where it is asked to be."""
     store = existing_store(url)
     stored = load_run(store, name)
+    if local is None:
+        local = store.size(keys.place(name)) is None
+    if not local:
+        from mstarctl import cluster
+
+        target = cluster.Target(context=context, namespace=namespace)
+        cluster.resume(store, name, target, wait=wait, as_json=as_json)
+        return
     withdraw_cancel(store, name)
     advance(store, stored, as_json=as_json)
+
+
+def wait(url: str, name: str, *, context: str | None, namespace: str | None, as_json: bool) -> None:
+    """Follow a run to its end."""
+    from mstarctl import cluster
+
+    store = existing_store(url)
+    load_run(store, name)
+    cluster.follow(store, name, _api(store, name, context, namespace), as_json=as_json)
+
+
+def _prepared(spec: RunSpec, *, as_json: bool) -> tuple[Store, Run]:
+    store = open_store(spec.store)
+    with show.working(f"checking {spec.name}", as_json=as_json):
+        return store, prepare(store, spec)
+
+
+def _api(store: Store, name: str, context: str | None, namespace: str | None) -> "Api | None":
+    """The cluster that a run was started in, if it was and can be asked."""
+    if store.size(keys.place(name)) is None:
+        return None
+    from mstarctl import cluster
+
+    return cluster.reachable(store, name, cluster.Target(context=context, namespace=namespace))
 
 
 def advance(store: Store, run_: Run, *, as_json: bool) -> None:
@@ -66,8 +116,10 @@ def advance(store: Store, run_: Run, *, as_json: bool) -> None:
     show.overview(overview(store, run_.name, time.time()), as_json=as_json)
 
 
-def cancel(url: str, name: str, *, as_json: bool) -> None:
-    """Leave a request that the controller sees within a second."""
+def cancel(
+    url: str, name: str, *, context: str | None, namespace: str | None, as_json: bool
+) -> None:
+    """Leave a request that the controller sees within a second; in a cluster, see that nothing is left."""
     store = existing_store(url)
     before = overview(store, name, time.time())
     if before.status.phase is Phase.FINISHED:
@@ -76,6 +128,11 @@ def cancel(url: str, name: str, *, as_json: bool) -> None:
             {"run": name, "cancelled": False},
             as_json=as_json,
         )
+        return
+    if api := _api(store, name, context, namespace):
+        from mstarctl import cluster
+
+        cluster.cancel(store, name, api, as_json=as_json)
         return
     request_cancel(store, name, time.time())
     waits = (
@@ -87,7 +144,9 @@ def cancel(url: str, name: str, *, as_json: bool) -> None:
     show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
 
 
-def status(url: str, name: str | None, *, as_json: bool) -> None:
+def status(
+    url: str, name: str | None, *, context: str | None, namespace: str | None, as_json: bool
+) -> None:
     """One run in words, or a line for each."""
     store = existing_store(url)
     if name is None:
@@ -96,11 +155,23 @@ def status(url: str, name: str | None, *, as_json: bool) -> None:
         )
         return
     found = overview(store, name, time.time())
+    if found.controller == "none" and (api := _api(store, name, context, namespace)):
+        from mstarctl import cluster
+
+        found = cluster.explained(store, name, api)
     show.overview(found, as_json=as_json, entries=load_history(store, name))
 
 
-def logs(url: str, name: str, step: str | None, *, as_json: bool) -> None:
-    """Stored logs in the order of the steps; those of one step when it is named."""
+def logs(
+    url: str,
+    name: str,
+    step: str | None,
+    *,
+    context: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> None:
+    """Stored logs in the order of the steps; of one step when it is named, also while its pods are at work."""
     store = existing_store(url)
     load_run(store, name)
     wanted = step.replace("/", "-") if step else None
@@ -108,7 +179,11 @@ def logs(url: str, name: str, step: str | None, *, as_json: bool) -> None:
     for key in store.list(f"{keys.run(name)}/logs"):
         label = key.rpartition("/")[2].removesuffix(".log")
         if wanted is None or label.partition("-")[2].rpartition(".")[0] == wanted:
-            found.append((label, key))
+            found.append((label, store.get(key).decode(errors="replace")))
+    if step and (api := _api(store, name, context, namespace)):
+        from mstarctl import cluster
+
+        found += cluster.live_logs(store, name, step, api)
     if not found:
         known = sorted({key.rpartition("/")[2] for key in store.list(f"{keys.run(name)}/logs")})
         hint = f"; logs there: {', '.join(known[:12])}" if known else ""
@@ -116,15 +191,13 @@ def logs(url: str, name: str, step: str | None, *, as_json: bool) -> None:
             f"no log of {step or 'any step'} in run {name}{hint} (a step's log is kept when it ends)"
         )
     if as_json:
-        body = [
-            {"log": label, "text": store.get(key).decode(errors="replace")} for label, key in found
-        ]
+        body = [{"log": label, "text": text} for label, text in found]
         typer.echo(json.dumps(body, indent=1))
         return
-    for label, key in found:
+    for label, text in found:
         if len(found) > 1:
             typer.echo(f"==> {label} <==")
-        typer.echo(store.get(key).decode(errors="replace"), nl=False)
+        typer.echo(text, nl=False)
 
 
 def report(url: str, names: list[str], out: Path, *, as_json: bool) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mstar.controller.decide import Action, Finish, Record, Seen, Stop, Submit, decide
-from mstar.controller.status import LEASE_SECONDS, Phase, Status, write_status
-from mstar.errors import Cancelled, ConflictError, MstarError
-from mstar.executors.base import ABSENT, Executor, Job, Observation
+from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
+from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
+from mstar.errors import Cancelled, ConflictError, MstarError, leaves
+from mstar.executors.base import ABSENT, Executor, Job, Observation, State
 from mstar.history import Entry, Run, append_entry, done_of, done_step, load_history
 from mstar.recipe import Step, follow, planned_steps, recipe
 from mstar.storage import keys
-from mstar.storage.lease import Identity, Lease, acquire, this_process
+from mstar.storage.lease import Identity, Lease, acquire, process_alive, this_process
 from mstar.storage.manifest import Manifest
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
@@ -21,6 +21,8 @@ from mstar.tasks import Ref, task_hash
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 2.0
+RELEASE_SECONDS = 20.0
+"""How long an attempt whose step is committed may take to end by itself."""
 
 
 class Reporter(Protocol):
@@ -37,6 +39,9 @@ class Reporter(Protocol):
     ) -> None:
         """A step is in the history."""
 
+    def told(self, status: Status) -> None:
+        """The run's status was written."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
@@ -47,7 +52,11 @@ class Clock:
 
 
 class Controller:
-    """Advances one run in one store with one executor."""
+    """Advances one run in one store with one executor.
+
+    ``started_again``: whoever started this controller does so again after an error that may pass, so such an error
+    does not end the run.
+    """
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class Controller:
         clock: Clock = Clock(),
         identity: Identity | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        started_again: bool = False,
     ) -> None:
         self.store = store
         self.executor = executor
@@ -67,6 +77,8 @@ class Controller:
         self.clock = clock
         self.identity = identity or this_process()
         self.interrupted = interrupted
+        self.started_again = started_again
+        self.epoch = 0
         self.planned = planned_steps(run.spec)
 
     def advance(self) -> None:
@@ -76,8 +88,14 @@ class Controller:
         """
         name = self.run.name
         with acquire(
-            self.store, name, clock=self.clock.now, identity=self.identity, ttl=LEASE_SECONDS
+            self.store,
+            name,
+            clock=self.clock.now,
+            identity=self.identity,
+            ttl=LEASE_SECONDS,
+            alive=self._lives,
         ) as lease:
+            self.epoch = lease.epoch
             program = recipe(self.run.spec, self.run.inputs)
             step = next(program, None)
             index = 0
@@ -92,6 +110,8 @@ class Controller:
             except ConflictError:
                 raise  # the run is another controller's now, and so is its status
             except MstarError as error:
+                if error.retriable and self.started_again:
+                    raise
                 phase = Phase.CANCELLED if isinstance(error, Cancelled) else Phase.FAILED
                 self._tell(
                     Status(
@@ -111,62 +131,95 @@ class Controller:
     def _step(self, step: Step, index: int, lease: Lease) -> Manifest:
         """See one step through to its place in the history."""
         began = self.clock.elapsed()
-        identity = task_hash(step.task)
-        attempts, started, told = 0, began, began - STATUS_SECONDS
-        job = ""
+        watch = self._take_up(step, index)
+        limits, cluster = self.run.spec.limits, self.run.spec.cluster
+        patience = Patience(
+            attempts=limits.attempts,
+            step_seconds=limits.step_seconds,
+            pending_seconds=cluster.pending_seconds,
+            start_seconds=cluster.start_seconds,
+        )
+        told = float("-inf")
         try:
             while True:
                 lease.keep()
-                if self.interrupted():
-                    raise KeyboardInterrupt
-                observation = self.executor.observe(job) if job else ABSENT
-                manifest = read_manifest(self.store, "step", identity)
+                self._heed_interrupts()
+                observation = self.executor.observe(watch.job) if watch.job else ABSENT
+                manifest = read_manifest(self.store, "step", watch.identity)
+                watch.count(observation, self.clock.elapsed())
                 seen = Seen(
                     step=step.name,
                     committed=manifest is not None,
                     job=observation,
-                    attempts=attempts,
-                    seconds=self.clock.elapsed() - started,
+                    attempts=watch.attempts,
+                    seconds=watch.worked,
                     cancelled=self.store.size(keys.cancel(self.run.name)) is not None,
+                    excused=watch.excused,
+                    waited=watch.waited,
                 )
-                limits = self.run.spec.limits
-                action = decide(seen, attempts=limits.attempts, step_seconds=limits.step_seconds)
+                action = decide(seen, patience)
                 if isinstance(action, Record) and manifest:
-                    return self._record(step, index, manifest, adopted=attempts == 0, began=began)
+                    self._release(watch, step)
+                    return self._record(
+                        step, index, manifest, adopted=watch.attempts == 0, began=began
+                    )
                 if isinstance(action, Submit):
-                    self._drop(job, step, index)
-                    attempts, started = action.number, self.clock.elapsed()
-                    job = self._submit(step, index, lease, action)
+                    self._drop(watch, step)
+                    self._submit(step, lease, action, watch)
                 elif isinstance(action, Stop):
+                    self._drop(watch, step)
                     raise _ending(action)
                 else:
                     self._check_waits(action)
                     self.reporter.progress(step, observation)
                     if self.clock.elapsed() - told >= STATUS_SECONDS:
                         told = self.clock.elapsed()
-                        self._tell(_running(step, observation, attempts))
-                    self.executor.wait(job, POLL_SECONDS)
-        finally:
-            self._drop(job, step, index)
+                        self._tell(_running(step, observation, watch))
+                    self.executor.wait(watch.job, POLL_SECONDS)
+        except KeyboardInterrupt:
+            self._keep_log(watch, step)
+            raise
 
-    def _submit(self, step: Step, index: int, lease: Lease, action: Submit) -> str:
-        # The epoch makes attempts of two controllers differ, so neither can write into the other's parts.
-        attempt = f"{lease.epoch}-{action.number}"
-        job = Job(
-            name=f"{self.run.name}-{index:04d}-{attempt}",
-            store=self.store.url,
-            task=step.task,
-            execution=self.run.spec.execution,
-            attempt=attempt,
-        )
+    def _take_up(self, step: Step, index: int) -> "_Watch":
+        """The step as it stands: with the attempt that an earlier controller left running, if there is one."""
+        identity = task_hash(step.task)
+        watch = _Watch(index=index, identity=identity, at=self.clock.elapsed())
+        if found := self.executor.find(index, identity):
+            watch.job, watch.attempts = found.name, found.number
+            before = read_status(self.store, self.run.name)
+            if before and (before.step, before.attempt) == (step.name, found.number):
+                watch.worked, watch.excused = before.worked, before.excused
+        return watch
+
+    def _submit(self, step: Step, lease: Lease, action: Submit, watch: "_Watch") -> None:
+        watch.attempts, watch.excused = action.number, watch.excused + action.excused
+        watch.worked = watch.waited = 0.0
         task = json.dumps(step.task.model_dump(mode="json"), indent=1).encode()
-        self.store.create(keys.task(task_hash(step.task)), task)
-        self.executor.submit(job)
-        self.reporter.started(step, index, self.planned, action.number, action.reason)
-        self._tell(
-            Status(phase=Phase.RUNNING, step=step.name, attempt=action.number, why=action.reason)
+        self.store.create(keys.task(watch.identity), task)
+        watch.job = self.executor.submit(
+            Job(
+                run=self.run.name,
+                index=watch.index,
+                step=step.name,
+                number=action.number,
+                store=self.store.url,
+                task=step.task,
+                execution=self.run.spec.execution,
+                # The epoch makes attempts of two controllers differ, so neither can write into the other's parts.
+                attempt=f"{lease.epoch}-{action.number}",
+                tries=self.run.spec.limits.attempts,
+            )
         )
-        return job.name
+        self.reporter.started(step, watch.index, self.planned, action.number, action.reason)
+        self._tell(
+            Status(
+                phase=Phase.RUNNING,
+                step=step.name,
+                attempt=action.number,
+                why=action.reason,
+                excused=watch.excused,
+            )
+        )
 
     def _record(
         self, step: Step, index: int, manifest: Manifest, *, adopted: bool, began: float
@@ -183,18 +236,49 @@ class Controller:
         self.reporter.finished(step, index, self.planned, manifest, entry)
         return manifest
 
-    def _drop(self, job: str, step: Step, index: int) -> None:
-        """Keep an attempt's log in the store, then let the executor forget it."""
-        if not job or self.executor.observe(job) == ABSENT:
+    def _release(self, watch: "_Watch", step: Step) -> None:
+        """The step is committed: give its attempt a moment to end by itself, keep its log, and let it go."""
+        if not watch.job:
             return
-        text = self.executor.log(job)
-        self.executor.delete(job)
-        if text:
-            attempt = job.removeprefix(f"{self.run.name}-{index:04d}-")
-            self.store.put(keys.log(self.run.name, index, step.name, attempt), text.encode())
+        deadline = self.clock.elapsed() + RELEASE_SECONDS
+        while (
+            self.executor.observe(watch.job).state is State.RUNNING
+            and self.clock.elapsed() < deadline
+        ):
+            self.executor.wait(watch.job, POLL_SECONDS)
+        self._keep_log(watch, step)
+        if self.executor.observe(watch.job).state is State.RUNNING:
+            self.executor.delete(watch.job)
+        else:
+            self.executor.retire(watch.job)
+        watch.job = ""
+
+    def _drop(self, watch: "_Watch", step: Step) -> None:
+        """Stop an attempt that is of no more use; its log stays in the store."""
+        if watch.job:
+            self._keep_log(watch, step)
+            self.executor.delete(watch.job)
+            watch.job = ""
+
+    def _keep_log(self, watch: "_Watch", step: Step) -> None:
+        if watch.job and (text := self.executor.log(watch.job)):
+            name = self.run.name
+            attempt = watch.job.removeprefix(f"{name}-{watch.index:04d}-").rpartition("-")[2]
+            key = keys.log(name, watch.index, step.name, f"{self.epoch}-{attempt}")
+            self.store.put(key, text.encode())
+
+    def _heed_interrupts(self) -> None:
+        if self.interrupted():
+            raise KeyboardInterrupt
+
+    def _lives(self, other: Identity) -> bool | None:
+        """Whether a holder of the lease lives; one with our own name is what we were before we were started again."""
+        return False if other.id == self.identity.id else process_alive(other)
 
     def _tell(self, status: Status) -> None:
-        write_status(self.store, self.run.name, replace(status, at=self.clock.now()))
+        status = replace(status, at=self.clock.now())
+        write_status(self.store, self.run.name, status)
+        self.reporter.told(status)
 
     @staticmethod
     def _check_waits(action: Action) -> None:
@@ -211,21 +295,47 @@ def withdraw_cancel(store: Store, run: str) -> None:
     store.delete(keys.cancel(run))
 
 
-def _running(step: Step, observation: Observation, attempt: int) -> Status:
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """The attempt at hand, and what was counted of it: seconds working, and waiting since it last worked."""
+
+    index: int
+    identity: str
+    at: float
+    job: str = ""
+    attempts: int = 0
+    excused: int = 0
+    worked: float = 0.0
+    waited: float = 0.0
+
+    def count(self, observation: Observation, now: float) -> None:
+        """Add the time since the last look to what the attempt is doing."""
+        passed, self.at = now - self.at, now
+        if observation.state is not State.RUNNING:
+            return
+        if observation.waiting:
+            self.waited += passed
+        else:
+            self.worked, self.waited = self.worked + passed, 0.0
+
+
+def _running(step: Step, observation: Observation, watch: _Watch) -> Status:
     return Status(
-        phase=Phase.RUNNING,
+        phase=Phase.WAITING if observation.waiting else Phase.RUNNING,
         step=step.name,
         done=observation.done,
         total=observation.total,
         unit=observation.unit,
-        attempt=attempt,
+        attempt=watch.attempts,
+        why=observation.waiting or observation.message,
+        worked=round(watch.worked, 1),
+        excused=watch.excused,
     )
 
 
 def _ending(action: Stop) -> MstarError:
     """The error whose exit code an action names."""
-    kinds: list[type[MstarError]] = MstarError.__subclasses__()
-    for kind in kinds:
+    for kind in leaves():
         if kind.exit_code == action.exit_code:
             return kind(action.message)
     return MstarError(action.message)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from mstar.config import RunSpec, spec_differences
+from mstar.config import HOW, RunSpec, spec_differences
 from mstar.data.splits import Split, find_split
 from mstar.data.validate import check_splits
 from mstar.errors import ConflictError, ModelError, NotFound
-from mstar.history import Run, load_run, run_bytes
+from mstar.history import Run, load_run, run_bytes, write_how
 from mstar.recipe import Inputs
 from mstar.storage import keys
 from mstar.storage.artifacts import commit_dataset, commit_model
@@ -29,7 +29,8 @@ def prepare(store: Store, spec: RunSpec) -> Run:
         stored = load_run(store, spec.name)
     _check_same(stored, run)
     # What decides results is the stored run's; how it runs now is this spec's.
-    updates = {"store": spec.store, "execution": spec.execution, "limits": spec.limits}
+    write_how(store, spec)
+    updates = {name: getattr(spec, name) for name in HOW if name != "name"}
     return Run(spec=stored.spec.model_copy(update=updates), inputs=stored.inputs)
 
 

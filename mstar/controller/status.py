@@ -28,7 +28,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A run at one moment. ``why`` says in plain words what it waits for or why it ended; ``at`` is epoch seconds."""
+    """A run at one moment. ``why`` says in plain words what it waits for or why it ended; ``at`` is epoch seconds.
+
+    ``worked`` (seconds) and ``excused`` (attempts) are what a controller that takes over has to go on counting from.
+    """
 
     phase: Phase
     step: str = ""
@@ -39,6 +42,8 @@ class Status:
     why: str = ""
     exit_code: int = 0
     at: float = 0.0
+    worked: float = 0.0
+    excused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the controller asks of the place where steps run: submit, observe, delete. The store, not this, is the truth."""
+"""What the controller asks of the place where steps run: submit, observe, stop. The store, not this, is the truth."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,13 +9,21 @@ from mstar.tasks import Execution, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One attempt at one step. ``name`` is unique to the attempt."""
+    """One attempt at one step: try ``number`` (from 1) at step ``index`` (from 0), called ``step``, of ``run``.
 
-    name: str
+    ``attempt`` names the attempt's folder in the store and is unique to it, also between two controllers. ``tries``
+    is how often the executor itself may try a shard again before the attempt has failed.
+    """
+
+    run: str
+    index: int
+    step: str
+    number: int
     store: str
     task: Task
     execution: Execution
     attempt: str
+    tries: int = 1
 
 
 class State(StrEnum):
@@ -29,25 +37,44 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What an executor sees of an attempt. ``exit_code`` and ``retriable`` mean something once it failed."""
+    """What an executor sees of an attempt.
+
+    ``waiting`` says in plain words what a running attempt waits for, empty when it works; ``stuck`` whether that is
+    something that does not pass by itself (an image that is not there). ``exit_code``, ``retriable`` and ``excused``
+    mean something once it failed; an excused failure (a preemption) does not count against the limit of attempts.
+    """
 
     state: State
     done: int = 0
     total: int = 0
     unit: str = ""
     message: str = ""
+    waiting: str = ""
+    stuck: bool = False
     exit_code: int = 1
     retriable: bool = False
+    excused: bool = False
 
 
 ABSENT = Observation(state=State.ABSENT)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An attempt that an executor still has from before: its name, and which try it is."""
+
+    name: str
+    number: int
+
+
 class Executor(Protocol):
     """Runs attempts. Names, not handles, so that a controller that was restarted can ask about them."""
 
-    def submit(self, job: Job) -> None:
-        """Start an attempt; submitting a name that is already there changes nothing."""
+    def find(self, index: int, identity: str) -> Found | None:
+        """The newest attempt at a run's step whose task is ``identity``, from an earlier controller; None for none."""
+
+    def submit(self, job: Job) -> str:
+        """Start an attempt and return its name; submitting one that is already there changes nothing."""
 
     def observe(self, name: str) -> Observation:
         """What is known of an attempt now; never blocks."""
@@ -58,8 +85,11 @@ class Executor(Protocol):
     def delete(self, name: str) -> None:
         """Stop an attempt and forget it; deleting what is not there is no error. Returns when it has stopped."""
 
+    def retire(self, name: str) -> None:
+        """The attempt's step is committed: nothing more is asked of it, and what costs nothing may stay for people."""
+
     def log(self, name: str) -> str:
         """What the attempt printed so far; empty when nothing is known."""
 
     def close(self) -> None:
-        """Stop everything that was submitted here."""
+        """Let go: what only lives with this process stops, what lives by itself goes on."""

@@ -6,7 +6,7 @@ For tests, and held to the same contract tests as the real ones.
 from collections.abc import Callable
 
 from mstar.errors import MstarError
-from mstar.executors.base import ABSENT, Job, Observation, State
+from mstar.executors.base import ABSENT, Found, Job, Observation, State
 
 Run = Callable[[Job], None]
 
@@ -20,12 +20,16 @@ class FakeExecutor:
         self._seen: dict[str, Observation] = {}
         self.submitted: list[Job] = []
 
-    def submit(self, job: Job) -> None:
-        if job.name in self._seen:
-            return
-        self.submitted.append(job)
-        self._waiting[job.name] = job
-        self._seen[job.name] = Observation(state=State.RUNNING)
+    def find(self, index: int, identity: str) -> Found | None:
+        return None
+
+    def submit(self, job: Job) -> str:
+        name = f"{job.run}-{job.index:04d}-{job.attempt}"
+        if name not in self._seen:
+            self.submitted.append(job)
+            self._waiting[name] = job
+            self._seen[name] = Observation(state=State.RUNNING)
+        return name
 
     def observe(self, name: str) -> Observation:
         return self._seen.get(name, ABSENT)
@@ -50,6 +54,9 @@ class FakeExecutor:
     def delete(self, name: str) -> None:
         self._waiting.pop(name, None)
         self._seen.pop(name, None)
+
+    def retire(self, name: str) -> None:
+        self.delete(name)
 
     def log(self, name: str) -> str:
         return f"fake log of {name}\n" if name in self._seen else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mstar.errors import StorageError, WorkerLost
-from mstar.executors.base import ABSENT, Job, Observation, State
+from mstar.executors.base import ABSENT, Found, Job, Observation, State
 
 STOP_SECONDS = 5.0
 LOG_BYTES = 1_000_000
@@ -33,34 +33,40 @@ class LocalExecutor:
         self._worker: subprocess.Popen[str] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def submit(self, job: Job) -> None:
+    def find(self, index: int, identity: str) -> Found | None:
+        """None: attempts here end with the process that asked for them."""
+        return None
+
+    def submit(self, job: Job) -> str:
         """Hand a job to the worker, starting one if there is none. The job before it must have ended."""
+        name = f"{job.run}-{job.index:04d}-{job.attempt}"
         with self._changed:
-            if job.name in self._seen:
-                return
+            if name in self._seen:
+                return name
             if self._current and self._seen.get(self._current, ABSENT).state is State.RUNNING:
                 raise RuntimeError(
                     f"{self._current} still runs; one worker runs one attempt at a time"
                 )
-            self._seen[job.name] = Observation(state=State.RUNNING)
-            self._current = job.name
+            self._seen[name] = Observation(state=State.RUNNING)
+            self._current = name
         worker = self._ensure_worker()
         self._submitted += 1
         log = self._scratch() / f"{self._submitted:05d}.log"
-        self._logs[job.name] = log
+        self._logs[name] = log
         request = {
             "store": job.store,
             "task": job.task.model_dump(mode="json"),
             "execution": job.execution.model_dump(mode="json"),
             "attempt": job.attempt,
         }
-        line = json.dumps({"job": job.name, "request": request, "log": str(log)})
+        line = json.dumps({"job": name, "request": request, "log": str(log)})
         assert worker.stdin is not None
         try:
             worker.stdin.write(line + "\n")
             worker.stdin.flush()
         except BrokenPipeError:
-            self._lost(job.name, worker.wait())
+            self._lost(name, worker.wait())
+        return name
 
     def observe(self, name: str) -> Observation:
         with self._changed:
@@ -82,6 +88,9 @@ class LocalExecutor:
         with self._changed:
             self._seen.pop(name, None)
             self._logs.pop(name, None)
+
+    def retire(self, name: str) -> None:
+        self.delete(name)
 
     def log(self, name: str) -> str:
         path = self._logs.get(name)

@@ -73,20 +73,24 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
             scratch=folder,
             tell=tell,
         )
-        with _plain_faults(folder):
+        with plain_faults(folder):
             if isinstance(task, GenerateTask | ScoreTask):
                 count = request.execution.shards
                 shards = [run_shard(task, context, index, count) for index in range(count)]
                 return finish(task, context, shards)
-            with ArtifactWriter(store, identity, request.attempt) as writer:
-                if isinstance(task, TrainTask):
-                    results = train_whole(task, context, writer)
-                else:
-                    assert isinstance(task, EvaluateTask)
-                    results = evaluate_whole(task, context, writer)
-                manifest = _commit(writer, task, context, results)
-            clear_progress(store, identity)
-            return manifest
+            return run_whole(task, context)
+
+
+def run_whole(task: TrainTask | EvaluateTask, context: Context) -> Manifest:
+    """Run and commit a step that is not split into shards."""
+    with ArtifactWriter(context.store, task_hash(task), context.attempt) as writer:
+        if isinstance(task, TrainTask):
+            results = train_whole(task, context, writer)
+        else:
+            results = evaluate_whole(task, context, writer)
+        manifest = _commit(writer, task, context, results)
+    clear_progress(context.store, task_hash(task))
+    return manifest
 
 
 def run_shard(task: GenerateTask | ScoreTask, context: Context, index: int, count: int) -> Manifest:
@@ -146,7 +150,9 @@ def versions() -> dict[str, str]:
 def _commit(
     writer: ArtifactWriter, task: Task, context: Context, results: dict[str, Any]
 ) -> Manifest:
-    attempt = context.attempt.rpartition("-")[2]
+    attempt = [*context.attempt.split("-"), "1"][
+        1
+    ]  # <epoch>-<number>, in a pod with its name behind
     commit = writer.commit(
         results=results,
         inputs=[ref.digest for ref in task_inputs(task)],
@@ -158,7 +164,7 @@ def _commit(
 
 
 @contextmanager
-def _plain_faults(scratch: Path) -> Iterator[None]:
+def plain_faults(scratch: Path) -> Iterator[None]:
     """A scratch disk that fills up is a fault of storage, not a defect."""
     try:
         yield

@@ -74,14 +74,14 @@ def serve(
         send(_failure(name, message, 1, retriable=False))
 
 
-def throttled(tell: Tell, clock: Callable[[], float]) -> Tell:
-    """``tell``, called at most every ``TELL_SECONDS``, and always for the first and the last unit."""
-    last = -TELL_SECONDS
+def throttled(tell: Tell, clock: Callable[[], float], seconds: float = TELL_SECONDS) -> Tell:
+    """``tell``, called at most every so many seconds, and always for the first and the last unit."""
+    last = -seconds
 
     def maybe(done: int, total: int, unit: str) -> None:
         nonlocal last
         now = clock()
-        if now - last >= TELL_SECONDS or done in (0, total):
+        if now - last >= seconds or done in (0, total):
             last = now
             tell(done, total, unit)
 

@@ -1,10 +1,11 @@
 """Every key the project stores under, in one place.
 
-datasets/<id>/manifest.json            and its parts beside it
-models/<id>/manifest.json              and its files beside it
+datasets/<id>/manifest.json            the commit
+datasets/<id>/files.<random>/<part>    what one import wrote
+models/<id>/manifest.json              and files.<random>/ likewise
 steps/<task hash>/task.json            what the step was asked to do
 steps/<task hash>/manifest.json        the commit: put once, never changed
-steps/<task hash>/attempt-<n>/<part>   what attempt n wrote (<n> is unique to the attempt)
+steps/<task hash>/attempt-<n>.<random>/<part>   what attempt n wrote; nobody else writes there
 steps/<task hash>/shards/<i>-of-<n>/manifest.json
 steps/<task hash>/progress/<k>-<n>.json  a checkpoint inside the step by attempt n, and its parts in <k>-<n>/
 runs/<name>/spec.json                  the resolved spec
@@ -12,6 +13,9 @@ runs/<name>/history/0007-iter-02-train.json
 runs/<name>/lease/000001.json          one for each holder, the highest number holds
 runs/<name>/cancel.json                a request to stop, kept until the run is resumed
 runs/<name>/status.json                what the controller last saw
+runs/<name>/how.json                   the parts of the spec that change no results, as last given
+runs/<name>/place.json                 where it was last started: which cluster and namespace
+runs/<name>/jobs/<job>/request.json    what a Job in a cluster is asked to do; progress-<i>.json beside it
 runs/<name>/logs/0007-iter-02-train.<attempt>.log
 """
 
@@ -71,13 +75,16 @@ def task(identity: str) -> str:
 
 
 def attempt(identity: str, name: str) -> str:
-    """Folder of one attempt at a step; ``name`` differs for each attempt, also between two controllers."""
+    """Folder of one attempt at a step, to which its writer gives a random ending."""
     return f"steps/{identity}/attempt-{name}"
 
 
 def progress(identity: str) -> str:
     """Folder of the checkpoints inside a step that is not finished."""
     return f"steps/{identity}/progress"
+def content(kind: ArtifactKind, identity: str) -> str:
+    """Folder of what one import of a data set or model writes, to which its writer gives a random ending."""
+    return f"{artifact(kind, identity)}/files"
 
 
 def shard(identity: str, index: int, count: int) -> str:
@@ -118,6 +125,26 @@ def cancel(name: str) -> str:
 def status(name: str) -> str:
     """Key of what a run's controller last saw."""
     return f"runs/{name}/status.json"
+
+
+def request(name: str, job: str) -> str:
+    """Key of what one of a run's Jobs is asked to do."""
+    return f"runs/{name}/jobs/{job}/request.json"
+
+
+def pod_progress(request_key: str, shard: int) -> str:
+    """Key of how far one pod of a Job is, beside its request."""
+    return f"{request_key.rpartition('/')[0]}/progress-{shard:05d}.json"
+
+
+def how(name: str) -> str:
+    """Key of how a run is to run now: the parts of its spec that do not change results."""
+    return f"runs/{name}/how.json"
+
+
+def place(name: str) -> str:
+    """Key of where a run was last started."""
+    return f"runs/{name}/place.json"
 
 
 def log(name: str, index: int, step: str, attempt_name: str) -> str:

@@ -22,23 +22,26 @@ SECONDS = 60
 @pytest.fixture(params=["fake", "local"])
 def executor(request):
     def fail(job: Job) -> None:
-        raise NotFound(f"nothing for {job.name}")
+        raise NotFound(f"nothing for {job.step}")
 
     found: Executor = FakeExecutor(fail) if request.param == "fake" else LocalExecutor()
     yield found
     found.close()
 
 
-def job(tmp_path, name="run-0000-1-1"):
+def job(tmp_path, number=1):
     """A task whose model is nowhere: it fails at once, and with the reason."""
     step = next_step(small_spec(), INPUTS, [])
     assert step is not None
     return Job(
-        name=name,
+        run="run",
+        index=0,
+        step=step.name,
+        number=number,
         store=str(tmp_path),
         task=step.task,
         execution=Execution(threads=1),
-        attempt="1-1",
+        attempt=f"1-{number}",
     )
 
 
@@ -75,7 +78,7 @@ def test_a_deleted_attempt_is_absent_and_the_next_one_runs(executor, tmp_path):
     executor.submit(job(tmp_path))
     executor.delete("run-0000-1-1")
     assert executor.observe("run-0000-1-1") == ABSENT
-    executor.submit(job(tmp_path, "run-0000-1-2"))
+    executor.submit(job(tmp_path, 2))
     assert ended(executor, "run-0000-1-2").state is State.FAILED
 
 
@@ -90,7 +93,7 @@ def test_a_killed_worker_is_a_failure_that_may_pass_and_the_next_attempt_gets_a_
         assert found.retriable
         assert "SIGKILL" in found.message
         executor.delete("run-0000-1-1")
-        executor.submit(job(tmp_path, "run-0000-1-2"))
+        executor.submit(job(tmp_path, 2))
         assert ended(executor, "run-0000-1-2").exit_code == NotFound.exit_code
     finally:
         executor.close()

@@ -34,6 +34,9 @@ class Silent:
     def finished(self, step, index, planned, manifest, entry):
         self.names.append(step.name)
 
+    def told(self, status):
+        pass
+
 
 class Killed(BaseException):
     """What a SIGKILL looks like from inside: nothing after it runs, and nothing catches it."""
@@ -118,7 +121,7 @@ def test_killed_at_any_write_the_run_ends_the_same_and_commits_each_step_once(af
 
         def run(job: Job, ran=ran, commit=commit) -> None:
             commit(job)
-            ran.append(job.name)
+            ran.append(f"{job.index}-{job.attempt}")
 
         store.left, store.after = kill_at, after
         try:

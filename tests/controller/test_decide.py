@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mstar.controller.decide import Finish, Record, Seen, Stop, Submit, Wait, decide
+from mstar.controller.decide import Finish, Patience, Record, Seen, Stop, Submit, Wait, decide
 from mstar.errors import Cancelled, StepFailed
 from mstar.executors.base import ABSENT, Observation, State
 
@@ -43,26 +43,28 @@ def seen(**changes: Any) -> Seen:
     ],
 )
 def test_what_is_seen_decides_what_is_done(changes, action):
-    assert decide(seen(**changes), attempts=3, step_seconds=None) == action
+    assert decide(seen(**changes), Patience(attempts=3, step_seconds=None)) == action
 
 
 def test_a_lasting_failure_stops_the_run_with_its_own_exit_code():
-    action = decide(seen(attempts=1, job=LASTING), attempts=3, step_seconds=None)
+    action = decide(seen(attempts=1, job=LASTING), Patience(attempts=3, step_seconds=None))
     assert action == Stop("step iter-01/train failed: bad image", 4)
 
 
 def test_a_cancelled_run_stops_even_while_a_step_runs():
-    action = decide(seen(attempts=1, job=RUNNING, cancelled=True), attempts=3, step_seconds=None)
+    action = decide(
+        seen(attempts=1, job=RUNNING, cancelled=True), Patience(attempts=3, step_seconds=None)
+    )
     assert isinstance(action, Stop)
     assert action.exit_code == Cancelled.exit_code
 
 
 def test_a_step_beyond_its_time_is_tried_again_and_then_given_up():
     late = {"job": RUNNING, "seconds": 61.0}
-    assert decide(seen(attempts=1, **late), attempts=2, step_seconds=60) == Submit(
+    assert decide(seen(attempts=1, **late), Patience(attempts=2, step_seconds=60)) == Submit(
         2, "it ran longer than limits.step_seconds = 60"
     )
-    action = decide(seen(attempts=2, **late), attempts=2, step_seconds=60)
+    action = decide(seen(attempts=2, **late), Patience(attempts=2, step_seconds=60))
     assert isinstance(action, Stop)
     assert action.exit_code == StepFailed.exit_code
 
@@ -82,7 +84,7 @@ SITUATIONS = st.builds(
 def test_a_committed_step_is_never_submitted_and_attempts_stay_within_the_limit(
     situation, attempts, step_seconds
 ):
-    action = decide(situation, attempts=attempts, step_seconds=step_seconds)
+    action = decide(situation, Patience(attempts=attempts, step_seconds=step_seconds))
     if isinstance(action, Submit):
         assert not situation.committed
         assert not situation.cancelled

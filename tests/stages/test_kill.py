@@ -42,7 +42,7 @@ def start(spec: Path) -> "subprocess.Popen[bytes]":
             [*command, "-o", "json"],
             stdout=subprocess.PIPE,
             stderr=log,
-            preexec_fn=heeding_interrupts,
+            preexec_fn=heeding_interrupts,  # noqa: PLW1509 - a test has no other threads
         )
 
 

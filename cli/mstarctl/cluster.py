@@ -1,0 +1,324 @@
+"""Runs in a cluster: submit, look, cancel. The laptop only talks to the store and to the API; both outlive it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from mstar.cluster import Cluster, with_defaults
+from mstar.config import RunSpec, load_spec
+from mstar.controller.loop import request_cancel, withdraw_cancel
+from mstar.controller.place import Settled, settle, settled
+from mstar.controller.prepare import check_inputs, prepare
+from mstar.controller.status import Overview, Phase, Status, overview, write_status
+from mstar.errors import ClusterError, ConflictError, MstarError, SpecError
+from mstar.executors.base import Observation, State
+from mstar.executors.k8s.api import AlreadyThere, Api, connect
+from mstar.executors.k8s.diagnose import diagnose
+from mstar.executors.k8s.names import INDEX, JOB, STEP, Place, controller_name, selector
+from mstar.executors.k8s.render import Scene, controller_job
+from mstar.history import Run, load_run
+from mstar.storage.open import open_store
+from mstar.storage.store import Store
+from mstarctl import objects, show
+
+DEFAULTS = "mstar-defaults"
+GONE_SECONDS = 300.0
+POLL_SECONDS = 1.0
+LOG_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which cluster: a context of the kubeconfig and a namespace, both with its own defaults."""
+
+    context: str | None = None
+    namespace: str | None = None
+
+    def open(self, wanted: str | None = None) -> Api:
+        """The API of the namespace: the option's, else the spec's, else the context's own."""
+        connection, implied = connect(self.context)
+        return Api(connection, self.namespace or wanted or implied)
+
+
+def submit(
+    file: Path,
+    overrides: list[str],
+    target: Target,
+    *,
+    dry_run: bool,
+    server_dry_run: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Check everything that can be checked, store the run, start its controller, and follow it if asked to."""
+    spec = load_spec(file, overrides)
+    check_store(spec)
+    queries = check_inputs(spec)
+    if dry_run and not server_dry_run:
+        cluster = with_defaults({}, own_block(spec), "the spec's cluster block")
+        objects.show_plan(spec, queries, cluster, where="nothing was asked", as_json=as_json)
+        return
+    api = target.open(spec.cluster.namespace)
+    cluster = resolve(api, spec)
+    preflight(api, spec, cluster, queries)
+    if server_dry_run:
+        said = f"the cluster at {api.server} accepts each of them in namespace {api.namespace}"
+        objects.show_plan(spec, queries, cluster, where=said, as_json=as_json)
+        return
+    store = open_store(spec.store)
+    with show.working(f"storing {spec.name}", as_json=as_json):
+        run = prepare(store, spec)
+    start(api, store, run, cluster, as_json=as_json)
+    if wait:
+        follow(store, run.name, api, as_json=as_json)
+
+
+def resume(store: Store, name: str, target: Target, *, wait: bool, as_json: bool) -> None:
+    """Start a stored run's controller again, in this cluster."""
+    run = load_run(store, name)
+    before = settled(store, name)
+    api = target.open(run.spec.cluster.namespace or (before.namespace if before else None))
+    cluster = resolve(api, run.spec)
+    preflight(api, run.spec, cluster, run.inputs.queries)
+    start(api, store, run, cluster, as_json=as_json)
+    if wait:
+        follow(store, name, api, as_json=as_json)
+
+
+def start(api: Api, store: Store, run: Run, cluster: Cluster, *, as_json: bool) -> None:
+    """Create the controller's Job, unless one is at work already."""
+    place = Place(run=run.name, store=store.url)
+    name = controller_name(place)
+    found = api.get("Job", name)
+    if found and _at_work(found):
+        text = f"run {run.name} is already at work (Job {name} in namespace {api.namespace})"
+        show.message(text, {"run": run.name, "job": name, "started": False}, as_json=as_json)
+        return
+    withdraw_cancel(store, run.name)
+    if found:
+        _remove_ended(api, name)
+    settle(store, run.name, Settled(namespace=api.namespace, job=name, cluster=cluster))
+    why = "its controller is being started"
+    write_status(store, run.name, Status(phase=Phase.WAITING, why=why, at=time.time()))
+    try:
+        api.create(controller_job(Scene(place=place, cluster=cluster)))
+    except AlreadyThere:
+        raise ConflictError(f"somebody else started Job {name} at this moment") from None
+    text = (
+        f"run {run.name} is under way: Job {name} in namespace {api.namespace}. Look with: "
+        f"mstarctl status {run.name} --store {store.url}"
+    )
+    show.message(text, {"run": run.name, "job": name, "started": True}, as_json=as_json)
+
+
+def resolve(api: Api, spec: RunSpec) -> Cluster:
+    """The spec's cluster block over the defaults that the chart left in the namespace."""
+    found = api.get("ConfigMap", DEFAULTS)
+    text = (found or {}).get("data", {}).get("cluster.yaml", "")
+    try:
+        defaults = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise SpecError(f"ConfigMap {DEFAULTS}, key cluster.yaml, is not YAML: {error}") from None
+    source = f"the spec's cluster block over ConfigMap {DEFAULTS} of namespace {api.namespace}"
+    return with_defaults(defaults, own_block(spec), source)
+
+
+def own_block(spec: RunSpec) -> dict[str, Any]:
+    """What the spec itself says of the cluster."""
+    return spec.cluster.model_dump(mode="json", exclude_unset=True)
+
+
+def check_store(spec: RunSpec) -> None:
+    """A cluster's pods cannot read a laptop's folder."""
+    if not spec.store.startswith("s3://"):
+        raise SpecError(
+            f"store is {spec.store}, a folder of this machine, which no pod can read: set store: s3://bucket/prefix, "
+            "or run here with --local"
+        )
+
+
+def preflight(api: Api, spec: RunSpec, cluster: Cluster, queries: Mapping[str, int]) -> None:
+    """What would go wrong later and can be seen now: namespace, permissions, accounts, secrets, each kind of object."""
+    if not api.namespace_exists():
+        raise ClusterError(
+            f"there is no namespace {api.namespace} in the cluster at {api.server}: create it and install the chart "
+            f"(helm install mstar helm/mstar -n {api.namespace} --create-namespace)"
+        )
+    for verb in ("create", "get", "list"):
+        if not api.allowed(verb, "jobs", "batch"):
+            raise ClusterError(
+                f"you may not {verb} Jobs in namespace {api.namespace}: ask for the Role mstar-user, or use another "
+                "namespace (-n)"
+            )
+    needed = [
+        ("ServiceAccount", cluster.service_account),
+        ("ServiceAccount", cluster.controller_service_account),
+        *([("Secret", cluster.secret)] if cluster.secret else []),
+    ]
+    for kind, name in needed:
+        if api.allowed("get", f"{kind.lower()}s") and api.get(kind, name) is None:
+            hint = (
+                "install the chart (helm install mstar helm/mstar)"
+                if kind == "ServiceAccount"
+                else f"kubectl create secret generic {name} --from-literal=AWS_ACCESS_KEY_ID=… "
+                "--from-literal=AWS_SECRET_ACCESS_KEY=…, or set cluster.secret: null where the service account may use "
+                "the bucket"
+            )
+            raise ClusterError(f"there is no {kind} {name} in namespace {api.namespace}: {hint}")
+    for body in objects.one_of_each(spec, cluster, queries):
+        try:
+            api.create(body, dry_run=True)
+        except AlreadyThere:
+            continue
+        except MstarError as error:
+            raise type(error)(f"{body['kind']} {body['metadata']['name']}: {error}") from None
+
+
+def note_offline(store: Store, spec: RunSpec) -> None:
+    """Note where a run will be started by other means (``kubectl apply``), with the spec's own cluster block."""
+    cluster = with_defaults({}, own_block(spec), "the spec's cluster block")
+    job = controller_name(Place(run=spec.name, store=store.url))
+    settle(store, spec.name, Settled(namespace=cluster.namespace or "", job=job, cluster=cluster))
+
+
+def follow(store: Store, name: str, api: Api | None, *, as_json: bool) -> None:
+    """Print each finished step, and what the run waits for, until it ends; raise what it ended with."""
+    steps = show.Followed(as_json=as_json)
+    while True:
+        found = explained(store, name, api)
+        steps.update(store, found)
+        status = found.status
+        if status.phase is Phase.FINISHED:
+            show.overview(found, as_json=as_json)
+            return
+        if status.phase in {Phase.FAILED, Phase.CANCELLED}:
+            raise typer.Exit(steps.failed(status))
+        time.sleep(POLL_SECONDS)
+
+
+def explained(store: Store, name: str, api: Api | None) -> Overview:
+    """A run's overview; where no controller works on it, with what its Job in the cluster says of that."""
+    found = overview(store, name, time.time())
+    where = settled(store, name)
+    if found.controller != "none" or api is None or where is None:
+        return found
+    if found.status.phase in {Phase.FINISHED, Phase.FAILED, Phase.CANCELLED}:
+        return found
+    seen = look_at(api, where.job)
+    if seen is None:
+        return found
+    if seen.state is State.FAILED:
+        status = Status(
+            phase=Phase.FAILED,
+            step=found.status.step,
+            why=f"its controller failed: {seen.message}",
+            exit_code=seen.exit_code,
+            at=found.status.at,
+        )
+    elif seen.state is State.SUCCEEDED:
+        return found
+    else:
+        why = seen.waiting or seen.message or "it is starting"
+        status = Status(phase=Phase.WAITING, step=found.status.step, why=f"controller: {why}")
+    return show.with_status(found, status)
+
+
+def look_at(api: Api, job: str) -> Observation | None:
+    """What the cluster says of a Job; None when it has none."""
+    found = api.get("Job", job)
+    if found is None:
+        return None
+    pods = api.list("Pod", f"{JOB}={job}").items
+    events: list[dict[str, Any]] = []
+    for subject in [job, *(pod["metadata"]["name"] for pod in pods)]:
+        if api.allowed("list", "events"):
+            events += api.list("Event", fields=f"involvedObject.name={subject}").items
+    return diagnose(found, pods, events)
+
+
+def reachable(store: Store, name: str, target: Target) -> Api | None:
+    """The cluster that a run was started in, None for a local run or where no cluster can be asked."""
+    where = settled(store, name)
+    if where is None:
+        return None
+    try:
+        connection, _ = connect(target.context)
+    except MstarError:
+        return None
+    return Api(connection, target.namespace or where.namespace, patience=2.0)
+
+
+def cancel(store: Store, name: str, api: Api, *, as_json: bool) -> None:
+    """Note the wish, and see that no Job and no pod is left."""
+    request_cancel(store, name, time.time())
+    chosen = selector(Place(run=name, store=store.url))
+    where = settled(store, name)
+    deadline = time.monotonic() + GONE_SECONDS
+    helped = False
+    with show.working(f"stopping {name}", as_json=as_json):
+        while True:
+            jobs = api.list("Job", chosen).items
+            pods = api.list("Pod", chosen).items
+            if not jobs and not pods:
+                break
+            working = overview(store, name, time.time()).controller != "none"
+            if not working and not helped:
+                helped = True
+                _delete_all(api, jobs, pods)
+            if time.monotonic() > deadline:
+                left = ", ".join(each["metadata"]["name"] for each in [*jobs, *pods])
+                raise ClusterError(f"still there after {GONE_SECONDS:.0f} s: {left}")
+            time.sleep(POLL_SECONDS)
+    before = overview(store, name, time.time()).status
+    if before.phase is not Phase.CANCELLED:
+        why = "the run was cancelled; `mstarctl resume` takes it up again"
+        status = Status(
+            phase=Phase.CANCELLED, step=before.step, why=why, exit_code=10, at=time.time()
+        )
+        write_status(store, name, status)
+    at = f" in namespace {where.namespace}" if where else ""
+    text = f"run {name} is cancelled; it has no Job and no pod left{at}. Go on with: mstarctl resume {name}"
+    show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
+
+
+def _delete_all(api: Api, jobs: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+    # The controller first: nobody is to start what we stop.
+    for job in sorted(jobs, key=lambda each: INDEX in each["metadata"]["labels"]):
+        api.delete("Job", job["metadata"]["name"])
+    for pod in pods:
+        if not pod["metadata"].get("ownerReferences"):
+            api.delete("Pod", pod["metadata"]["name"])
+
+
+def live_logs(store: Store, name: str, step: str, api: Api) -> list[tuple[str, str]]:
+    """What the pods of a step that is at work have printed so far, with each pod's name."""
+    chosen = selector(Place(run=name, store=store.url))
+    found = []
+    for pod in api.list("Pod", chosen).items:
+        meta = pod["metadata"]
+        if meta.get("annotations", {}).get(STEP) == step:
+            found.append((meta["name"], api.log(meta["name"], limit=LOG_BYTES)))
+    return found
+
+
+def _at_work(job: dict[str, Any]) -> bool:
+    return diagnose(job, []).state is State.RUNNING and "deletionTimestamp" not in job["metadata"]
+
+
+def _remove_ended(api: Api, name: str) -> None:
+    """Remove a controller's Job that ended, and not the step Jobs that it made: one may still be at work."""
+    pods = api.list("Pod", f"{JOB}={name}").items
+    api.delete("Job", name, how="Orphan")
+    for pod in pods:
+        if api.allowed("delete", "pods"):
+            api.delete("Pod", pod["metadata"]["name"])
+    deadline = time.monotonic() + 60
+    while api.get("Job", name):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"the ended Job {name} does not go away; delete it, then resume")
+        time.sleep(0.2)

@@ -1,0 +1,1 @@
+"""Steps as Kubernetes Jobs: rendering and diagnosis are pure, the API is at the edge."""
