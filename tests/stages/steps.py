@@ -183,6 +183,14 @@ def start(
     )
 
 
+def rank_processes(folder: Path) -> list[int]:
+    """Process ids of the ranks that work on a disk: their commands name a folder below it."""
+    command = ["/bin/ps", "-A", "-ww", "-o", "pid=,args="]
+    listed = subprocess.run(command, capture_output=True, check=True, text=True)
+    lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, args in lines if f"backends.rank {folder}/" in args]
+
+
 def losses(store: Store, manifest: Manifest) -> list[float]:
     """A committed step's loss curve."""
     found: list[float] = json.loads(store.get(manifest.part("losses.json").key))
