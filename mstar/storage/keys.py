@@ -82,6 +82,8 @@ def attempt(identity: str, name: str) -> str:
 def progress(identity: str) -> str:
     """Folder of the checkpoints inside a step that is not finished."""
     return f"steps/{identity}/progress"
+
+
 def content(kind: ArtifactKind, identity: str) -> str:
     """Folder of what one import of a data set or model writes, to which its writer gives a random ending."""
     return f"{artifact(kind, identity)}/files"
