@@ -179,6 +179,8 @@ def start(
         [sys.executable, "-m", "tests.stages.steps", str(path)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
+        # A container's init signals the whole group of what it started; ranks must not be in it.
+        start_new_session=True,
         env=os.environ | {"TMPDIR": str(folder)},
     )
 

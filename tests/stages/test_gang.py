@@ -3,6 +3,7 @@
 Each machine is a process with a scratch folder of its own; they meet at 127.0.0.1.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -118,7 +119,7 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
         assert read_manifest(store, "step", task_hash(task)) is None
     gang = machines.start(task, "preempted")
     until_kept(store, task, 11, *gang)
-    gang[1].send_signal(signal.SIGTERM)
+    os.killpg(gang[1].pid, signal.SIGTERM)
     for code, said in ended(gang):
         assert code == Preempted.exit_code, said
         assert f"a checkpoint after optimizer step {max(progress(store, task))} is in" in said
