@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced by every script here: where things lie, how to complain, and processes known by number and start time.
 set -euo pipefail
 
