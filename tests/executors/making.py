@@ -1,6 +1,7 @@
 """What the tests of the Kubernetes executor make: an API that loses no time, jobs, and stages that commit at once."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +36,10 @@ def connection(cluster: FakeCluster) -> Connection:
 
 def api(cluster: FakeCluster, *, patience: float = 5.0, namespace: str = "ml") -> Api:
     """An API whose pauses are short."""
-    return Api(connection(cluster), namespace, patience=patience, sleep=lambda s: _pause(s))
+    return Api(connection(cluster), namespace, patience=patience, sleep=_pause)
 
 
 def _pause(seconds: float) -> None:
-    import time
-
     time.sleep(min(seconds, 0.02))
 
 
