@@ -19,19 +19,24 @@ for name in "$@"; do
 done
 ((${#wanted[@]})) || exit 0
 
-# The layers that the node has, linked into the layout under their digests, are found there by buildah and left alone.
-layout=$(mktemp -d "$state/load.XXXXXX")
-trap 'rm -rf "$layout"' EXIT
-mkdir -p "$layout/blobs/sha256"
-find "$state/containerd/io.containerd.content.v1.content/blobs/sha256" -type f -exec cp --link -t "$layout/blobs/sha256" {} +
-for name in "${wanted[@]}"; do
-    say "loading $name"
-    quietly buildah push --quiet --disable-compression "$name" "oci:$layout:$name"
-done
-# containerd takes a name as it is from an annotation of its own.
-sed -i 's/"org\.opencontainers\.image\.ref\.name"/"io.containerd.image.name"/g' "$layout/index.json"
-(cd "$layout" && find oci-layout index.json blobs -type f -links 1 -print0 | tar --create --null --files-from=-) |
-    quietly node_images import -
+say "loading ${wanted[*]}"
+if [[ ! -s $state/loaded ]]; then
+    # All of them in one stream, shared layers once: the quickest way into a node that has nothing yet.
+    podman save --quiet --multi-image-archive "${wanted[@]}" | quietly node_images import -
+else
+    # The layers that the node has, linked into the layout under their digests, are found there by buildah and left alone.
+    layout=$(mktemp -d "$state/load.XXXXXX")
+    trap 'rm -rf "$layout"' EXIT
+    mkdir -p "$layout/blobs/sha256"
+    find "$state/containerd/io.containerd.content.v1.content/blobs/sha256" -type f -exec cp --link -t "$layout/blobs/sha256" {} +
+    for name in "${wanted[@]}"; do
+        quietly buildah push --quiet --disable-compression "$name" "oci:$layout:$name"
+    done
+    # containerd takes a name as it is from an annotation of its own.
+    sed -i 's/"org\.opencontainers\.image\.ref\.name"/"io.containerd.image.name"/g' "$layout/index.json"
+    (cd "$layout" && find oci-layout index.json blobs -type f -links 1 -print0 | tar --create --null --files-from=-) |
+        quietly node_images import -
+fi
 for line in "${lines[@]}"; do
     sed -i "\|^${line%% *} |d" "$state/loaded"
     printf '%s\n' "$line" >>"$state/loaded"
