@@ -71,6 +71,9 @@ class Family(Protocol):
     def check(self, prompts: Sequence[Asked]) -> None:
         """Refuse, before any work, images over the limit and text that holds a placeholder (``ModelError``)."""
 
+    def render(self, text: str) -> str:
+        """The chat prompt of one image and the user's text, up to where the model answers."""
+
     def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
         """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
 

@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
-from mstar.errors import MissingDependency, SpecError
+from mstar.errors import MissingDependency
 from mstar.stages.protocols import Sampler, StepScorer
 from mstar.tasks import Execution
 
 
-def open_sampler(model: Path, execution: Execution) -> Sampler:
-    """The sampler of ``execution.engine`` over a model folder."""
-    if execution.engine != "transformers":
-        raise SpecError(
-            f"execution.engine {execution.engine!r} is not part of this installation; use 'transformers'"
-        )
+def open_sampler(model: Path, execution: Execution, *, alone: bool = True) -> Sampler:
+    """The sampler of ``execution.engine`` over a model folder; whoever opens it closes it.
+
+    ``alone`` is false when a scorer works beside it and needs memory of the same device.
+    """
     try:
+        if execution.engine == "vllm":
+            from mstar.stages.backends.vllm_sampler import VllmSampler
+
+            return VllmSampler(model, execution, alone=alone)
         from mstar.stages.backends.transformers_sampler import TransformersSampler
     except ModuleNotFoundError as error:
         raise missing(error) from None

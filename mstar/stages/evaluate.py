@@ -1,6 +1,7 @@
 """Evaluate: greedy accuracy, Pass@K, Reward-Pass@2 over temperatures, and the PRM as a verifier (section 4.1)."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 from mstar.core.answers import grade
@@ -28,7 +29,8 @@ def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter)
     with context.timed("load"):
         split = load_split(context, task.data, task.slice.split)
         rows = sliced(split, task.slice)
-        sampler = open_sampler(model_folder(context, task.model), context.execution)
+        policy = model_folder(context, task.model)
+        sampler = open_sampler(policy, context.execution, alone=task.prm is None)
         scorer = None
         if task.prm:
             prm = model_folder(context, task.prm)
@@ -39,7 +41,7 @@ def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter)
     measures = {sampling.temperature: _Measure(task, sampling) for sampling in settings}
     path = context.scratch / "scored.parquet"
     queries = 0
-    with TableWriter(path, Scored) as table:
+    with closing(sampler), TableWriter(path, Scored) as table:
         for chunk in batches(split.read(rows), QUERIES_AT_ONCE):
             known, images = lookup_chunk(chunk, context)
             queries += len(chunk)

@@ -1,6 +1,7 @@
 """Generate: sample responses from a policy, to queries or to the steps that a response begins with."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def generate_shard(
     counts = {"responses": 0, "tokens": 0, "stopped": 0}
     path = context.scratch / "responses.parquet"
     progress: Progress = context.track(total, "prompts")
-    with TableWriter(path, Response) as table:
+    with closing(sampler), TableWriter(path, Response) as table:
         for chunk in batches(prompts, PROMPTS_AT_ONCE):
             with context.timed("sample"):
                 found = sampler.sample(chunk, task.sampling, task.model.digest, progress)

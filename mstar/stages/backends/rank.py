@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
+import traceback
 from pathlib import Path
 
-from mstar.errors import MstarError
+from mstar.errors import MstarError, WorkerLost
 from mstar.stages.backends.handover import (
+    SAID,
     HandedRows,
+    asked_to_stop,
     read_job,
     write_error,
+    write_parts,
     write_progress,
     write_report,
+    write_trace,
 )
 
 
 def main(folder: Path) -> int:
-    """Train this rank's share; rank 0 reports. The exit code is 0, or that of the error."""
+    """Train this rank's share; the first rank of each machine reports. The exit code is 0, or that of the error."""
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
+    from mstar.stages.backends.keeping import Keeper, hand_over
+    from mstar.stages.interim import Interim
 
     job = read_job(folder)
     _leave_collectives_to_gloo()
-    first = os.environ["RANK"] == "0"
+    first_here = os.environ["LOCAL_RANK"] == "0"
+    if first_here:
+        _say_to(folder / SAID)
     done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        if first:
+        if first_here:
             write_progress(folder, done)
 
+    interim = Interim.at(job.interim) if job.interim else None
+    keeper = Keeper(interim, job.execution.checkpoint_seconds, lambda: asked_to_stop(folder))
     try:
         report = AccelerateTrainer(job.objective, job.model_dir, job.execution).train(
             HandedRows(folder),
@@ -40,13 +54,37 @@ def main(folder: Path) -> int:
             save_to=job.save_to,
             progress=progress,
             stop_after=job.stop_after,
+            keeper=keeper,
         )
+        parts = hand_over(interim, job.save_to) if interim and job.machines > 1 else []
     except MstarError as error:
         write_error(folder, error)
         return error.exit_code
-    if first:
+    except Exception:
+        write_trace(folder, traceback.format_exc())
+        raise
+    if first_here:
+        write_parts(folder, parts)
         write_report(folder, report)
     return 0
+
+
+def _end_with_launcher() -> None:
+    """The launcher holds the other end of standard input: when it is gone, however it went, so is this rank."""
+    while os.read(
+        0, 1
+    ):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
+        pass
+    os._exit(WorkerLost.exit_code)
+
+
+def _say_to(path: Path) -> None:
+    """Leave what mstar logs where the launcher passes it on."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger = logging.getLogger("mstar")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _leave_collectives_to_gloo() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import filecmp
+import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,9 @@ from mstar.stages.backends.checkpoint import TrainerState, library_versions, wri
 from mstar.stages.backends.objectives import PolicyLoss, StepValueLoss
 from mstar.stages.backends.runtime import choose_device
 from mstar.tasks import Execution, Optimization
+
+SILENCE = timedelta(minutes=30)
+"""How long ranks wait for each other before they give up: also while others store a checkpoint inside the step."""
 
 
 class Session:
@@ -55,13 +60,7 @@ class Session:
     @property
     def deepspeed(self) -> bool:
         """Whether DeepSpeed steps the optimizer."""
-        return self.zero_stage is not None
-
-    @property
-    def zero_stage(self) -> int | None:
-        """ZeRO stage, None without DeepSpeed."""
-        plugin = self.accelerator.state.deepspeed_plugin
-        return None if plugin is None else int(plugin.zero_stage)
+        return zero_stage(self.accelerator) is not None
 
     @property
     def world(self) -> int:
@@ -117,12 +116,11 @@ class Session:
 
 def open_session(
     objective: Literal["policy", "prm"],
+    accelerator: Accelerator,
     family: Family,
-    execution: Execution,
     optimization: Optimization,
 ) -> Session:
     """Load the model in float32, freeze what is asked, and hand it to accelerate."""
-    accelerator = _open_accelerator(execution, optimization)
     module = _load_module(objective, family, accelerator.device)
     backbone = module.model.backbone if isinstance(module, StepValueLoss) else module.model
     for group in optimization.freeze:
@@ -150,7 +148,8 @@ def save_model(
         save_head(_under("model.head.", weights), folder)
 
 
-def _open_accelerator(execution: Execution, optimization: Optimization) -> Accelerator:
+def open_accelerator(execution: Execution, optimization: Optimization) -> Accelerator:
+    """Join this process to the other ranks that torchrun started; without DeepSpeed there are none."""
     # accelerate keeps its settings for the life of a process; another step in it may ask for others.
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 (accelerate's own tests do the same)
     on_cpu = choose_device(execution).type == "cpu"
@@ -162,16 +161,22 @@ def _open_accelerator(execution: Execution, optimization: Optimization) -> Accel
     config = _deepspeed_config(execution.deepspeed.zero_stage, optimization)
     # With cpu=True accelerate would leave DeepSpeed out without a word, and without a named backend it
     # would take each rank for a lone process.
-    backend = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=SILENCE)
     accelerator = Accelerator(
         mixed_precision=precision,
         deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config),
-        kwargs_handlers=backend,
+        kwargs_handlers=[group],
         step_scheduler_with_optimizer=False,
     )
     assert accelerator.distributed_type == DistributedType.DEEPSPEED
-    assert accelerator.num_processes == execution.deepspeed.processes
+    assert accelerator.num_processes == int(os.environ["WORLD_SIZE"])
     return accelerator
+
+
+def zero_stage(accelerator: Accelerator) -> int | None:
+    """ZeRO stage, None without DeepSpeed."""
+    plugin = accelerator.state.deepspeed_plugin
+    return None if plugin is None else int(plugin.zero_stage)
 
 
 def _deepspeed_config(zero_stage: int, optimization: Optimization) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mstar.core.records import Finish, Response
+from mstar.core.records import Response
 from mstar.models.family import load_family
 from mstar.stages.backends.attention import decode_grouped
 from mstar.stages.backends.decoding import Decoder, Row
 from mstar.stages.backends.encoding import check_fits, encode_distinct
+from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Progress, Prompted, batches
 from mstar.tasks import Execution, Sampling
@@ -42,6 +43,9 @@ class TransformersSampler:
         for window in self._windows(prompts):
             responses += self._sample_window(window, sampling, policy, progress)
         return responses
+
+    def close(self) -> None:
+        """Nothing to stop: Python frees the model with the sampler."""
 
     def _windows(self, prompts: Sequence[Prompted]) -> list[list[Prompted]]:
         limit = WINDOW * self.execution.sampling_rows
@@ -82,23 +86,6 @@ class TransformersSampler:
 
             drawn = self.decoder.decode(rows, sampling, finished)
             for (index, sample), tokens in zip(batch, drawn, strict=True):
-                response = self._respond(prompts[index], sample, tokens, sampling, policy)
+                response = respond(self.family, prompts[index], sample, tokens, sampling, policy)
                 responses[index].append(response)
         return responses
-
-    def _respond(
-        self, prompt: Prompted, sample: int, drawn: tuple[int, ...], sampling: Sampling, policy: str
-    ) -> Response:
-        stopped = bool(drawn) and drawn[-1] in self.family.eos
-        tokens = drawn[:-1] if stopped else drawn
-        return Response(
-            query_id=prompt.query_id,
-            sample=sample,
-            text=self.family.decode(tokens, prefix=prompt.prefix),
-            tokens=tokens,
-            finish=Finish.STOP if stopped else Finish.LENGTH,
-            temperature=sampling.temperature,
-            policy=policy,
-            seed=prompt.seeds[sample],
-            prefix=prompt.prefix_name,
-        )

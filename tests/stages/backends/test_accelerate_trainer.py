@@ -280,5 +280,4 @@ def test_progress_counts_examples(tiny_model, tmp_path):
         save_to=tmp_path,
         progress=told.append,
     )
-    assert sum(told) == 20
-    assert len(told) == 3
+    assert sorted(told) == [0, 4, 8, 8]

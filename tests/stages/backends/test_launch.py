@@ -1,19 +1,25 @@
 """DeepSpeed ranks compute what one process computes, and go on from a checkpoint in new processes."""
 
 import json
+import os
+import signal
 
 import pytest
 
-from mstar.errors import ModelError, WorkerLost
+from mstar.errors import ModelError, Preempted, WorkerLost
 from mstar.stages.backends import launch
 from mstar.stages.backends.handover import HandedRows, write_rows
 from mstar.stages.backends.launch import train_in_ranks
+from mstar.storage.folder import FolderStore
 from mstar.tasks import DeepSpeed, Execution, Optimization
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance
+from tests.stages.steps import attempt, digests, losses, make_policy_task, progress, rank_processes
 
 OPTIMIZATION = Optimization(learning_rate=3e-3, warmup_steps=2, batch_size=7)
 RANKS = Execution(device="cpu", threads=1, deepspeed=DeepSpeed(processes=2, zero_stage=1))
+RANKS_EACH = RANKS.model_copy(update={"checkpoint_seconds": 1e-9})
+RANKS_UNKEPT = RANKS.model_copy(update={"checkpoint_seconds": None})
 
 
 def train(model, rows, save_to, execution=RANKS, *, resume=None, stop=None, told=None):
@@ -51,6 +57,57 @@ def test_segments_on_two_ranks_in_new_processes_equal_one_uninterrupted_run(tiny
     alone = Execution(device="cpu")
     with pytest.raises(ModelError, match="number of processes is 2, this step asks for 1"):
         train(tmp_path / "1/model", rows, tmp_path / "2", alone, resume=tmp_path / "1")
+
+
+@pytest.mark.slow
+@pytest.mark.deepspeed
+def test_a_lost_rank_ends_the_others_and_the_next_attempt_goes_on_to_the_same_bytes(
+    tiny_model, tmp_path
+):
+    """One attempt loses a rank, one is asked to stop, the third ends as one that nothing happened to."""
+    pytest.importorskip("deepspeed")
+    store = FolderStore(tmp_path / "store")
+    task = make_policy_task(store, tiny_model, tmp_path / "data", rows=120)
+    whole = FolderStore(tmp_path / "whole")
+    make_policy_task(whole, tiny_model, tmp_path / "data", rows=120)
+    expected = attempt(whole, task, tmp_path / "0", execution=RANKS_UNKEPT)
+
+    def kill_one(examples, *_):
+        if examples > 24 and (found := rank_processes(tmp_path / "1")):
+            os.kill(found[-1], signal.SIGKILL)
+
+    scratch = tmp_path / "1"
+    with pytest.raises(WorkerLost, match="training processes ended"):
+        attempt(store, task, scratch, name="1", execution=RANKS_EACH, tell=kill_one)
+    assert rank_processes(scratch) == []
+    assert 3 <= max(progress(store, task)) < 15
+    begun: list[int] = []
+    with pytest.raises(Preempted, match="a checkpoint after optimizer step"):
+        attempt(
+            store,
+            task,
+            scratch,
+            name="2",
+            execution=RANKS_UNKEPT,
+            tell=lambda examples, *_: begun.append(examples),
+            stopping=lambda: len(begun) > 1,
+        )
+    last = max(progress(store, task))
+    assert last < 15
+    found = attempt(store, task, scratch, name="3", execution=RANKS_EACH)
+    assert digests(found) == digests(expected)
+    assert losses(store, found) == losses(whole, expected)
+    assert progress(store, task) == []
+
+
+@pytest.mark.deepspeed
+def test_ranks_asked_to_stop_before_training_are_ended_at_once(tiny_model, tmp_path):
+    pytest.importorskip("deepspeed")
+    store = FolderStore(tmp_path / "store")
+    task = make_policy_task(store, tiny_model, tmp_path / "data", rows=8)
+    with pytest.raises(Preempted, match="before training began"):
+        attempt(store, task, tmp_path / "1", execution=RANKS_EACH, stopping=lambda: True)
+    assert rank_processes(tmp_path / "1") == []
 
 
 @pytest.mark.deepspeed

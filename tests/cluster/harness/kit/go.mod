@@ -1,0 +1,3 @@
+module mstar.test/kit
+
+go 1.26
