@@ -104,7 +104,7 @@ def suspended(queue: str | None) -> Waiting:
 def _unschedulable(pod: Object, message: str) -> str:
     """Which resource or selector no node satisfies, with what the pod asks for."""
     asked = []
-    for resource in dict.fromkeys(re.findall(r"Insufficient ([\w./-]+)", message)):
+    for resource in dict.fromkeys(re.findall(r"Insufficient ([\w./-]*\w)", message)):
         amount = _request(pod, resource)
         asked.append(f"{resource}{f' (asks for {amount})' if amount else ''}")
     spec = pod.get("spec", {})
