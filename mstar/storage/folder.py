@@ -6,6 +6,7 @@ step; so a crash leaves the old object or the new one, and at most a temporary f
 
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import shutil
@@ -18,7 +19,9 @@ from typing import BinaryIO, cast
 from mstar.errors import NotFound
 from mstar.storage import keys
 from mstar.storage.faults import explain, explained
+from mstar.storage.folder_walk import clear_remnant, folder_remnants, walk
 from mstar.storage.local import flush, make_folder, temporary
+from mstar.storage.store import Remnant, Stored
 
 # What a file system without hard links answers to ``link``.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -80,17 +83,21 @@ class FolderStore:
             with explained("remove", path):
                 path.unlink()
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path) -> str:
         # The key is opened first: a missing key must not be told as a missing target, nor leave a folder behind.
         with (
             self._reading(key) as source,
-            source.open("rb") as stream,
+            source.open("rb", buffering=0) as stream,
             explained("write", path),
             temporary(path) as unfinished,
         ):
+            digest = hashlib.sha256()
             with unfinished.open("wb") as copy:
-                shutil.copyfileobj(stream, copy, 1 << 20)
+                while block := stream.read(1 << 20):
+                    copy.write(block)
+                    digest.update(block)
             unfinished.replace(path)
+        return digest.hexdigest()
 
     def size(self, key: str) -> int | None:
         path = self._path(key)
@@ -99,7 +106,21 @@ class FolderStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         below = keys.checked_prefix(prefix)
-        return self._walk(self.root / prefix, below)
+        return (below + name for name, _ in walk(self.root / prefix))
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        below = keys.checked_prefix(prefix)
+        return self._scanned(self.root / prefix, below)
+
+    def remnants(self) -> Iterator[Remnant]:
+        """Temporary files, and folders with nothing in them."""
+        with explained("list", self.root):
+            yield from folder_remnants(self.root)
+
+    def clear(self, remnant: Remnant) -> None:
+        path = self.root / remnant.name
+        with explained("delete", path):
+            clear_remnant(path)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -150,22 +171,15 @@ class FolderStore:
             flush(target.parent)
         return True
 
-    def _walk(self, folder: Path, below: str) -> Iterator[str]:
-        try:
-            with os.scandir(folder) as entries:
-                # A folder sorts as its keys do, that is, with the slash: "a-b" comes before "a/b".
-                found = sorted((e.name + "/" if e.is_dir() else e.name) for e in entries)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise explain(error, "list", folder) from error
-        for name in found:
-            if name.startswith(keys.TEMPORARY):
+    def _scanned(self, folder: Path, below: str) -> Iterator[Stored]:
+        for name, entry in walk(folder):
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # deleted since it was listed
                 continue
-            if name.endswith("/"):
-                yield from self._walk(folder / name, below + name)
-            else:
-                yield below + name
+            # A file that was moved here keeps the time of its content; the other time is that of the move.
+            modified = max(status.st_mtime, status.st_ctime)
+            yield Stored(key=below + name, size=status.st_size, modified=modified)
 
 
 class _Window(io.RawIOBase):

@@ -3,12 +3,10 @@
 Nothing is read twice to be checked twice: what this process has verified stays verified while the file is the same.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,10 +16,25 @@ from mstar.errors import IntegrityError, NotFound
 from mstar.storage import keys
 from mstar.storage.faults import explained
 from mstar.storage.manifest import ArtifactKind, Manifest, Part
+from mstar.storage.parallel import LARGE, in_parallel
+from mstar.storage.seen import digest_of, file_digest, remember
 from mstar.storage.store import Store
 from mstar.tasks import Ref
 
+__all__ = [
+    "file_digest",
+    "materialise",
+    "open_part",
+    "parse_manifest",
+    "read_manifest",
+    "resolve",
+    "verify",
+]
+
 _MANIFEST = TypeAdapter(Manifest)
+_DROPPED = (
+    "`mstarctl gc --drop-trainer-state` removes optimizer state of iterations that are over. "
+)
 
 
 def read_manifest(store: Store, kind: ArtifactKind, identity: str) -> Manifest | None:
@@ -105,44 +118,22 @@ def materialise(store: Store, manifest: Manifest, prefix: str, scratch: Path) ->
             verify(folder / part.name.removeprefix(prefix), part, store.url)
         return folder
     copy = scratch / "artifacts" / manifest.digest
-    for part in parts:
-        _fetch(store, part, copy / keys.checked(part.name))
+    targets = [(part, copy / keys.checked(part.name)) for part in parts]
+    for part, target in targets:
+        if part.size >= LARGE:  # the store fetches several pieces of it at once
+            _fetch(store, part, target)
+    small = [(part, target) for part, target in targets if part.size < LARGE]
+    for _ in in_parallel(lambda each: _fetch(store, *each), small):
+        pass
     return copy / prefix
 
 
 def verify(path: Path, part: Part, origin: str) -> None:
     """IntegrityError unless the file holds ``part``; ``origin`` is the store it comes from, for the message."""
     with explained("read", path):
-        status = path.stat()
-        found = (
-            _digest(path, status.st_size, status.st_mtime_ns, status.st_ino)
-            if status.st_size == part.size
-            else None
-        )
-    if found is None:
-        expected, seen = f"{part.size} bytes", f"{status.st_size}"
-    elif found != part.sha256:
-        expected, seen = f"sha256 {part.sha256}", found
-    else:
-        return
-    state = "truncated" if status.st_size < part.size else "altered"
-    raise IntegrityError(
-        f"part {part.name} is {state}: expected {expected}, found {seen}, in {part.key} of {origin}. "
-        f"{_remedy(part.key)}"
-    )
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in constant memory."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, changed: int, inode: int) -> str:
-    """The file's sha256, computed once for each state of the file."""
-    del size, changed, inode  # they make a changed file a different question
-    return file_digest(path)
+        size = path.stat().st_size
+        found = digest_of(path) if size == part.size else None
+    _check(part, size, found, origin)
 
 
 def _fetch(store: Store, part: Part, target: Path) -> Path:
@@ -152,18 +143,36 @@ def _fetch(store: Store, part: Part, target: Path) -> Path:
             verify(target, part, store.url)
             return target
     try:
-        store.download(part.key, target)
+        digest = store.download(part.key, target)
     except NotFound as error:
         raise IntegrityError(
             f"part {part.name} is missing: expected {part.size} bytes, found nothing, in {part.key} of {store.url}. "
-            f"{_remedy(part.key)}"
+            f"{_DROPPED if part.name.startswith('trainer/') else ''}{_remedy(part.key)}"
         ) from error
     try:
-        verify(target, part, store.url)
+        with explained("read", target):
+            size = target.stat().st_size
+            remember(target, digest)
+        _check(part, size, digest, store.url)
     except IntegrityError:
         target.unlink(missing_ok=True)
         raise
     return target
+
+
+def _check(part: Part, size: int, digest: str | None, origin: str) -> None:
+    """IntegrityError unless size and sha256 (None where the size is wrong already) are those of ``part``."""
+    if size != part.size:
+        expected, seen = f"{part.size} bytes", f"{size}"
+    elif digest != part.sha256:
+        expected, seen = f"sha256 {part.sha256}", f"{digest}"
+    else:
+        return
+    state = "truncated" if size < part.size else "altered"
+    raise IntegrityError(
+        f"part {part.name} is {state}: expected {expected}, found {seen}, in {part.key} of {origin}. "
+        f"{_remedy(part.key)}"
+    )
 
 
 def _own_folder(store: Store, parts: Iterable[Part], prefix: str) -> Path | None:

@@ -14,37 +14,22 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-import boto3
-from boto3.exceptions import S3UploadFailedError
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mstar.errors import NotFound, SpecError
-from mstar.storage import keys
+from mstar.storage import keys, s3_parts
 from mstar.storage.faults import explained
 from mstar.storage.local import temporary
-from mstar.storage.s3_faults import Place, code_of, explaining, no_bucket, tries_before, unsure
+from mstar.storage.s3_client import connect, one_patience
+from mstar.storage.s3_faults import Place, code_of, explaining, tries_before, unsure
+from mstar.storage.s3_parts import WRITER, Source, Stream
+from mstar.storage.store import Remnant, Stored
 
-_MIB = 1 << 20
-_TRANSFER = TransferConfig(
-    multipart_threshold=32 * _MIB, multipart_chunksize=16 * _MIB, max_concurrency=8
-)
-_OPTIONS: dict[str, Any] = {
-    "connect_timeout": 10,
-    "read_timeout": 60,
-    "retries": {"mode": "standard", "total_max_attempts": 5},
-    "max_pool_connections": 16,
-    "user_agent_appid": "mstar",
-}
-# Newer boto3 adds checksums by default that many servers other than Amazon's refuse or store as part of the data.
-_FOREIGN: dict[str, Any] = {
-    "request_checksum_calculation": "when_required",
-    "response_checksum_validation": "when_required",
-}
-_WRITER = "mstar-writer"  # metadata that tells whose request it was that created an object
+_BUFFER = 1 << 20
+_BLOCKWISE = (
+    1 << 18
+)  # bytes from which a body is sent piece by piece, so that only a standstill is a timeout
 _CREATE_ATTEMPTS = 6
-_READ_ATTEMPTS = 5
 _PAGE = 1000  # keys in one answer to a listing
 
 
@@ -84,26 +69,26 @@ class S3Store:
             return io.BytesIO()
         end = "" if length is None else start + length - 1
         span = {"Range": f"bytes={start}-{end}"} if start or length else {}
-        with self._reading(key):
-            try:
-                answer = self._client.get_object(**self._at(key), **span)
-            except ClientError as error:
-                if code_of(error) in {"InvalidRange", "416"}:
-                    return io.BytesIO()
-                raise
-        return cast("BinaryIO", io.BufferedReader(_Stream(self, key, start, answer), _MIB))
+        answer = self._ask(key, span)
+        if answer is None:
+            return io.BytesIO()
+        stream = Stream(self._source(key), start, answer)
+        return cast("BinaryIO", io.BufferedReader(stream, _BUFFER))
 
     def put(self, key: str, data: bytes) -> None:
         with self._explaining("write", key):
-            self._client.put_object(**self._at(key), Body=data)
+            self._client.put_object(**self._at(key), Body=_body(data))
 
     def create(self, key: str, data: bytes) -> bool:
         writer = secrets.token_hex(16)
-        with self._explaining("create", key):
+        with self._explaining("create", key), one_patience():
             for attempt in range(_CREATE_ATTEMPTS):
                 try:
                     self._client.put_object(
-                        **self._at(key), Body=data, IfNoneMatch="*", Metadata={_WRITER: writer}
+                        **self._at(key),
+                        Body=_body(data),
+                        IfNoneMatch="*",
+                        Metadata={WRITER: writer},
                     )
                 except (BotoCoreError, ClientError) as error:
                     code = code_of(error)
@@ -114,7 +99,9 @@ class S3Store:
                         return False
                     # Our own request may have created it although its answer was lost: the object knows.
                     found = (
-                        self._writer(key) if code == "PreconditionFailed" or unsure(error) else None
+                        s3_parts.writer_of(self._client, self._at(key))
+                        if code == "PreconditionFailed" or unsure(error)
+                        else None
                     )
                     if found is None:
                         raise
@@ -125,22 +112,24 @@ class S3Store:
 
     def upload(self, key: str, path: Path, *, move: bool = False) -> None:
         at = self._at(key)
-        with explained("read", path), path.open("rb"):
-            pass
-        with self._explaining("write", key):
-            try:
-                self._client.upload_file(str(path), at["Bucket"], at["Key"], Config=_TRANSFER)
-            except S3UploadFailedError as error:
-                raise (error.__context__ or error) from None
+        with (
+            explained("read", path),
+            path.open("rb", buffering=0) as file,
+            self._explaining("write", key),
+        ):
+            s3_parts.send(self._client, lambda: self._slow_client, at, cast("BinaryIO", file))
         if move:
             with explained("remove", path):
                 path.unlink()
 
-    def download(self, key: str, path: Path) -> None:
-        at = self._at(key)
-        with explained("write", path), temporary(path) as unfinished, self._reading(key):
-            self._client.download_file(at["Bucket"], at["Key"], str(unfinished), Config=_TRANSFER)
+    def download(self, key: str, path: Path) -> str:
+        # The key is asked for first: a missing one must not be told as a missing target, nor leave a folder behind.
+        first = self._ask(key, {"Range": f"bytes=0-{s3_parts.PART - 1}"})
+        empty = {"ContentLength": 0, "ETag": "", "Body": io.BytesIO()}
+        with explained("write", path), temporary(path) as unfinished, self._explaining("read", key):
+            digest = s3_parts.fetch(self._source(key), first or empty, unfinished)
             unfinished.replace(path)
+        return digest
 
     def size(self, key: str) -> int | None:
         try:
@@ -150,6 +139,9 @@ class S3Store:
             return None
 
     def list(self, prefix: str) -> Iterator[str]:
+        return (stored.key for stored in self.scan(prefix))
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
         below = self._prefix + keys.checked_prefix(prefix)
         return self._pages(below)
 
@@ -161,31 +153,64 @@ class S3Store:
         keys.checked(key)
         return None
 
+    def remnants(self) -> Iterator[Remnant]:
+        """Multipart uploads that nobody has completed or aborted; what was sent of them is stored and paid for."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._bucket, Prefix=self._prefix
+        )
+        with self._explaining("look for", "unfinished uploads"):
+            for page in pages:
+                for entry in page.get("Uploads", ()):
+                    yield Remnant(
+                        name=entry["Key"].removeprefix(self._prefix),
+                        since=entry["Initiated"].timestamp(),
+                        token=entry["UploadId"],
+                    )
+
+    def clear(self, remnant: Remnant) -> None:
+        at = {"Bucket": self._bucket, "Key": self._prefix + remnant.name}
+        with self._explaining("abort the upload of", remnant.name):
+            try:
+                self._client.abort_multipart_upload(**at, UploadId=remnant.token)
+            except ClientError as error:
+                if (
+                    code_of(error) != "NoSuchUpload"
+                ):  # else its writer, or another sweep, was faster
+                    raise
+
     @cached_property
     def _client(self) -> Any:
         with explaining(Place(self._bucket, None), "use", self.url):
-            session = boto3.session.Session()
-            client = session.client("s3", config=Config(**_OPTIONS))
-            host = urlsplit(client.meta.endpoint_url).hostname or ""
-            if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-                client = session.client("s3", config=Config(**_OPTIONS, **_FOREIGN))
-            return client
+            return connect()
+
+    @cached_property
+    def _slow_client(self) -> Any:
+        with explaining(Place(self._bucket, None), "use", self.url):
+            return connect(slow=True)
+
+    def _ask(self, key: str, span: dict[str, str]) -> dict[str, Any] | None:
+        """The answer to a request for an object's bytes; None where the range begins behind its end."""
+        with self._reading(key):
+            try:
+                answer: dict[str, Any] = self._client.get_object(**self._at(key), **span)
+            except ClientError as error:
+                if code_of(error) in {"InvalidRange", "416"}:
+                    return None
+                raise
+        return answer
+
+    def _source(self, key: str) -> Source:
+        return Source(
+            client=self._client,
+            at=self._at(key),
+            sleep=self._sleep,
+            explaining=lambda: self._explaining("read", key),
+        )
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + keys.checked(key)}
 
-    def _writer(self, key: str) -> str | None:
-        """Who created the object, as far as it says; None when it is not there."""
-        try:
-            return str(
-                self._client.head_object(**self._at(key))["Metadata"].get(_WRITER, "unknown")
-            )
-        except ClientError as error:
-            if code_of(error) in {"404", "NoSuchKey"}:
-                return None
-            raise
-
-    def _pages(self, below: str) -> Iterator[str]:
+    def _pages(self, below: str) -> Iterator[Stored]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=below, PaginationConfig={"PageSize": _PAGE}
         )
@@ -193,7 +218,11 @@ class S3Store:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # what web consoles store for a folder
-                        yield entry["Key"].removeprefix(self._prefix)
+                        yield Stored(
+                            key=entry["Key"].removeprefix(self._prefix),
+                            size=entry["Size"],
+                            modified=entry["LastModified"].timestamp(),
+                        )
 
     @property
     def _place(self) -> Place:
@@ -217,55 +246,17 @@ class S3Store:
                 raise NotFound(f"{key} is not in the store {self.url}") from error
 
     def _see_bucket(self) -> None:
-        """Raise if the bucket itself is missing."""
+        """Raise if it is the bucket that is missing, or the right to use it."""
         if self._bucket_seen:
             return
         try:
-            self._client.head_bucket(Bucket=self._bucket)
+            # Asked in a way whose answer says what is wrong; another HEAD's would not.
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         except ClientError as error:
-            if code_of(error) == "404":
-                raise no_bucket(self._place) from error
-            # 403: whoever may read objects need not be allowed to look at the bucket.
+            if code_of(error) != "AccessDenied":  # who may read objects need not be allowed to list
+                raise
         self._bucket_seen = True
 
 
-class _Stream(io.RawIOBase):
-    """An object's bytes from ``start``; a broken connection is taken up again at the byte where it broke."""
-
-    def __init__(self, store: S3Store, key: str, start: int, answer: dict[str, Any]) -> None:
-        self._store, self._key, self._at = store, key, start
-        self._end = start + answer["ContentLength"]
-        self._version, self._body = answer["ETag"], answer["Body"]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
-        if self._at == self._end:
-            return 0
-        with self._store._explaining("read", self._key):  # noqa: SLF001 - one class in two parts
-            for attempt in range(_READ_ATTEMPTS):
-                try:
-                    count = int(self._body.readinto(buffer))
-                except BotoCoreError:
-                    if attempt == _READ_ATTEMPTS - 1:
-                        raise
-                    self._store._sleep(0.2 * 2**attempt)  # noqa: SLF001
-                    self._open_again()
-                else:
-                    self._at += count
-                    return count
-        raise AssertionError("the last attempt returns or raises")
-
-    def _open_again(self) -> None:
-        self._body.close()
-        answer = self._store._client.get_object(  # noqa: SLF001
-            **self._store._at(self._key),  # noqa: SLF001
-            Range=f"bytes={self._at}-{self._end - 1}",
-            IfMatch=self._version,  # else the rest could belong to another version
-        )
-        self._body = answer["Body"]
-
-    def close(self) -> None:
-        self._body.close()
-        super().close()
+def _body(data: bytes) -> bytes | BinaryIO:
+    return data if len(data) < _BLOCKWISE else io.BytesIO(data)

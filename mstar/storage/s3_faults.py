@@ -22,7 +22,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from mstar.errors import StorageError
+from mstar.errors import MstarError, StorageError, StoreRefused
 
 _NO_IDENTITY = (
     CredentialRetrievalError,
@@ -77,9 +77,13 @@ _REASONS = {
     "ServiceUnavailable": _BUSY,
     "SignatureDoesNotMatch": _WRONG_IDENTITY,
     "SlowDown": _BUSY,
+    "XAdminUserNotFound": _WRONG_IDENTITY,
     "XMinioAdminBucketQuotaExceeded": _FULL,
     "XMinioStorageFull": _FULL,
 }
+# What no later try changes.
+_REFUSALS = {_NO_BUCKET, _WRONG_IDENTITY, _REFUSED, _ELSEWHERE}
+_NO_ROLE = "the token service does not give the role ({code}). Check the role's trust policy and the service account"
 _UNKNOWN = "{server} answered {code}. Try again, or look at the server's log"
 
 
@@ -93,26 +97,20 @@ class Place:
     @property
     def server(self) -> str:
         """The server's address without a user or password that somebody may have put into it."""
-        parts = urlsplit(self.endpoint or "")
-        return (
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-            if parts.netloc
-            else "the S3 server"
-        )
+        return _address(self.endpoint) or "the S3 server"
 
 
 @contextmanager
 def explaining(place: Place, doing: str, what: str) -> Iterator[None]:
-    """Run the block; what boto3 raises in it becomes one ``StorageError`` about ``what``."""
+    """Run the block; what boto3 raises in it becomes one error about ``what``.
+
+    ``StoreRefused`` when the server says no and would again, ``StorageError`` otherwise.
+    """
     try:
         yield
     except (BotoCoreError, Boto3Error, ClientError, ValueError) as error:
-        raise StorageError(f"cannot {doing} {what}: {_reason(error, place)}") from error
-
-
-def no_bucket(place: Place) -> StorageError:
-    """The error for a bucket that is not there."""
-    return StorageError(f"cannot use the store: {_told(place, 'NoSuchBucket')}")
+        kind: type[MstarError] = StoreRefused if _is_refusal(error) else StorageError
+        raise kind(f"cannot {doing} {what}: {_reason(error, place)}") from error
 
 
 def code_of(error: Exception) -> str:
@@ -132,31 +130,61 @@ def tries_before(error: Exception) -> int:
 
 def unsure(error: Exception) -> bool:
     """Whether the request may have been carried out although it failed."""
-    if isinstance(error, ClientError):
-        return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+    return _status(error) >= 500 or unreachable(error)
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether no answer came from the server at all."""
     return isinstance(error, (HTTPClientError, ConnectionError))
 
 
-def _told(place: Place, code: str) -> str:
-    text = _REASONS.get(code, _UNKNOWN)
-    return text.format(server=place.server, bucket=place.bucket, code=code)
+def _told(place: Place, code: str, status: int = 0) -> str:
+    return _text(code, status).format(server=place.server, bucket=place.bucket, code=code)
+
+
+def _text(code: str, status: int) -> str:
+    """What a server's word means; a word unknown here at least says by its status whether it is a refusal."""
+    return _REASONS.get(code) or (_REFUSED if status in {401, 403} else _UNKNOWN)
+
+
+def _status(error: Exception) -> int:
+    metadata = error.response.get("ResponseMetadata", {}) if isinstance(error, ClientError) else {}
+    return int(metadata.get("HTTPStatusCode", 0))
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, _NO_IDENTITY) or _is_from_token_service(error):
+        return True
+    return _text(code_of(error), _status(error)) in _REFUSALS
+
+
+def _is_from_token_service(error: Exception) -> bool:
+    return isinstance(error, ClientError) and error.operation_name.startswith("AssumeRole")
 
 
 def _reason(error: Exception, place: Place) -> str:
     if code := code_of(error):
-        return _told(place, code)
-    sentence = re.sub(r"\S*@", "", " ".join(str(error).split())).rstrip(
-        "."
-    )  # no password of an address
+        if _is_from_token_service(error):
+            return _NO_ROLE.format(code=code)
+        return _told(place, code, _status(error))
+    # no password of an address
+    sentence = re.sub(r"\S*@", "", " ".join(str(error).split())).rstrip(".")
     if isinstance(error, _NO_IDENTITY):
         return (
             f"no usable credentials ({sentence}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or give the machine a role"
         )
-    if isinstance(error, (HTTPClientError, ConnectionError)):
-        return f"{place.server} cannot be reached ({type(error).__name__}). Check AWS_ENDPOINT_URL and the network"
+    if unreachable(error):
+        asked = _address(getattr(error, "kwargs", {}).get("endpoint_url")) or place.server
+        return f"{asked} cannot be reached ({type(error).__name__}). Check AWS_ENDPOINT_URL and the network"
     if isinstance(error, ParamValidationError):
         return f"{place.bucket!r} or the key is not a name that S3 allows. Correct the store's name"
     if isinstance(error, ValueError):
         return f"{sentence}. Check AWS_ENDPOINT_URL and the AWS configuration"
     return f"{type(error).__name__}: {sentence}. Try again"
+
+
+def _address(url: str | None) -> str:
+    """A URL's scheme and host; empty when it has none."""
+    parts = urlsplit(url or "")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""

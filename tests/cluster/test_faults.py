@@ -31,11 +31,11 @@ def mend(lab: Lab, name: str) -> None:
 
 
 def test_out_of_memory(lab: Lab):
-    small = {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "150Mi"}}}
+    small = {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}}}
     start(lab, "memory", stages={"evaluate": small})
     lab.until(lambda found: "out of memory" in why(found), "memory", MINUTE)
     ended = lab.mstarctl("wait", "memory", "--store", lab.url, code=OutOfMemory.exit_code)
-    assert "150Mi" in ended.stderr
+    assert "64Mi" in ended.stderr
     mend(lab, "memory")
 
 

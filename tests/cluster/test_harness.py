@@ -18,6 +18,7 @@ RESTRICTED: dict[str, Any] = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+KERNEL_SETTINGS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
 ENDED = "jsonpath={.status.containerStatuses[0].state.terminated}"
 
 
@@ -192,10 +193,11 @@ def traces(folder: Path) -> list[str]:
     found += [line for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line]
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str(folder) in (process / "cmdline").read_text():
-                found.append(process.name)
+            works_in, command = (process / "cwd").readlink(), (process / "cmdline").read_text()
         except OSError:
-            continue
+            continue  # it has just ended
+        if works_in.is_relative_to(folder) or str(folder) in command:
+            found.append(f"process {process.name}: {command}")
     return found
 
 
@@ -217,17 +219,21 @@ def test_a_second_cluster_comes_up_beside_the_first_and_leaves_no_trace(cluster:
             check=False, timeout=300,
         )  # fmt: skip
 
-    before = Path("/proc/net/dev").read_text().count(":"), set(Path("/sys/fs/cgroup").glob("*/*/"))
+    def shared() -> tuple[list[str], list[str], set[Path]]:
+        return (
+            sorted(path.name for path in Path("/sys/class/net").iterdir()),
+            [(Path("/proc/sys") / name).read_text() for name in KERNEL_SETTINGS],
+            set(Path("/sys/fs/cgroup").glob("**/mstar-[0-9]*")),
+        )
+
+    before = shared()
     try:
         up = script("up.sh")
         assert up.returncode == 0, up.stderr
-        assert len(traces(folder)) > 5
+        assert len(traces(folder)) > 10
     finally:
         down = [script("down.sh") for _ in range(2)]
     assert [result.returncode for result in down] == [0, 0], down[0].stderr
     assert traces(folder) == []
-    assert before == (
-        Path("/proc/net/dev").read_text().count(":"),
-        set(Path("/sys/fs/cgroup").glob("*/*/")),
-    )
+    assert shared() == before
     folder.parent.rmdir()

@@ -1,7 +1,9 @@
 """What every store promises, on every store."""
 
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,15 +15,18 @@ from mstar.storage.folder import FolderStore
 from mstar.storage.memory import MemoryStore
 from mstar.storage.open import open_store
 from mstar.storage.probe import probe
-from mstar.storage.store import Store
+from mstar.storage.store import Remnant, Store
 
 LARGE = bytes(range(256)) * (40 * 4096)  # 40 MiB: above the size from which an upload goes in parts
 
+CLOCKS = 2.0  # seconds by which two clocks may differ; S3 tells whole seconds
 
-@pytest.fixture(params=["folder", "memory", "s3"])
+
+@pytest.fixture(params=["folder", "memory", "s3", "versitygw"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "s3":
-        s3_store: Store = request.getfixturevalue("s3_store")
+    if request.param in {"s3", "versitygw"}:
+        name = "s3_store" if request.param == "s3" else "real_store"
+        s3_store: Store = request.getfixturevalue(name)
         return s3_store
     return MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "store")
 
@@ -290,3 +295,37 @@ def test_the_url_leads_to_the_same_store(store: Store):
 def test_the_probe_passes_and_leaves_nothing_behind(store: Store):
     probe(store)
     assert list(store.list("")) == []
+
+
+def test_a_download_tells_the_sha256_of_what_came(store: Store, tmp_path: Path):
+    for name, data in (("empty", b""), ("small", b"data"), ("large", LARGE)):
+        (tmp_path / name).write_bytes(data)
+        store.upload(f"a/{name}", tmp_path / name)
+        assert store.download(f"a/{name}", tmp_path / "target") == hashlib.sha256(data).hexdigest()
+        assert (tmp_path / "target").read_bytes() == data
+
+
+def test_a_scan_tells_size_and_time_of_each_key(store: Store, tmp_path: Path):
+    source = tmp_path / "source"
+    source.write_bytes(b"moved")
+    os.utime(source, (1, 1))  # what was written long ago is stored now all the same
+    before = time.time() - CLOCKS
+    store.put("a/one", b"1")
+    store.create("a/two", b"22")
+    store.upload("a/three", source, move=True)
+    found = list(store.scan("a"))
+    assert [(each.key, each.size) for each in found] == [("a/one", 1), ("a/three", 5), ("a/two", 2)]
+    assert all(before <= each.modified <= time.time() + CLOCKS for each in found)
+    assert [each.key for each in store.scan("")] == list(store.list(""))
+    assert list(store.scan("b")) == []
+
+
+def test_finished_writes_leave_no_remnants(store: Store, tmp_path: Path):
+    (tmp_path / "large").write_bytes(LARGE)
+    store.put("a/b/c", b"")
+    store.upload("a/large", tmp_path / "large")
+    assert list(store.remnants()) == []
+
+
+def test_clearing_what_has_gone_is_no_error(store: Store):
+    store.clear(Remnant(name="a/b", since=0.0, token="00000000-0000-0000-0000-000000000000"))

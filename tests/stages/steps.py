@@ -179,8 +179,18 @@ def start(
         [sys.executable, "-m", "tests.stages.steps", str(path)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
+        # A container's init signals the whole group of what it started; ranks must not be in it.
+        start_new_session=True,
         env=os.environ | {"TMPDIR": str(folder)},
     )
+
+
+def rank_processes(folder: Path) -> list[int]:
+    """Process ids of the ranks that work on a disk: their commands name a folder below it."""
+    command = ["/bin/ps", "-A", "-ww", "-o", "pid=,args="]
+    listed = subprocess.run(command, capture_output=True, check=True, text=True)
+    lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, args in lines if f"backends.rank {folder}/" in args]
 
 
 def losses(store: Store, manifest: Manifest) -> list[float]:

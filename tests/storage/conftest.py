@@ -1,12 +1,16 @@
 """Two stores to commit to, and a model folder to commit."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mstar.storage.folder import FolderStore
 from mstar.storage.memory import MemoryStore
+from mstar.storage.s3 import S3Store
 from mstar.storage.store import Store
+from tests.storage.meddler import Meddler
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -26,3 +30,12 @@ def model_folder(tmp_path: Path) -> Path:
     (folder / ".cache/lock").write_bytes(b"")
     (folder / ".gitattributes").write_bytes(b"")
     return folder
+
+
+@pytest.fixture
+def meddle(s3_store: S3Store) -> Callable[[str, Callable[..., Any]], S3Store]:
+    def apply(call: str, stand_in: Callable[..., Any]) -> S3Store:
+        vars(s3_store)["_client"] = Meddler(s3_store._client, call, stand_in)
+        return s3_store
+
+    return apply

@@ -114,23 +114,22 @@ def test_a_real_full_device_is_told_as_such(store: FolderStore, tmp_path: Path):
 def _download_to_full_device(store: FolderStore, target: Path) -> None:
     real = Path.open
 
-    def divert(self: Path, mode: str = "r", *rest: Any) -> Any:
-        return real(Path("/dev/full") if "w" in mode else self, mode, *rest)
+    def divert(self: Path, mode: str = "r", **rest: Any) -> Any:
+        return real(Path("/dev/full") if "w" in mode else self, mode, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", divert)
         store.download("a", target)
 
 
-def test_a_download_onto_a_full_disk_leaves_the_older_file(
-    store: FolderStore, monkeypatch, tmp_path: Path
-):
+def test_a_download_onto_a_full_disk_leaves_the_older_file(store: FolderStore, tmp_path: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
     store.put("a", b"new")
     target = tmp_path / "target"
     target.write_bytes(b"old")
-    monkeypatch.setattr("shutil.copyfileobj", failing(errno.ENOSPC))
     with pytest.raises(StorageError, match=f"cannot write {target}: the disk is full"):
-        store.download("a", target)
+        _download_to_full_device(store, target)
     assert files(tmp_path) == ["store/a", "target"]
     assert target.read_bytes() == b"old"
 
@@ -329,3 +328,38 @@ def test_a_store_is_opened_by_its_name(tmp_path: Path, monkeypatch):
     for wrong in ("gs://bucket", "file://host/a", "", " "):
         with pytest.raises(SpecError, match=r"expected a folder or s3://bucket/prefix"):
             open_store(wrong)
+
+
+def test_what_killed_writers_left_is_found_and_cleared_unless_it_is_in_use_again(
+    store: FolderStore,
+):
+    store.put("steps/a/manifest.json", b"{}")
+    for folder in ("steps/b/attempt-1", "steps/c/attempt-1", "steps/d"):
+        (store.root / folder).mkdir(parents=True)
+    for name in ("steps/a/.tmp-1", "steps/d/.tmp-2", "steps/d/.tmp-lock"):
+        (store.root / name).write_bytes(b"half")
+    found = list(store.remnants())
+    assert sorted(each.name for each in found) == [
+        "steps/a/.tmp-1",
+        "steps/b",
+        "steps/b/attempt-1",
+        "steps/c",
+        "steps/c/attempt-1",
+        "steps/d/.tmp-2",
+    ]
+    store.put("steps/c/attempt-1/part", b"")
+    for each in found:
+        store.clear(each)
+    assert list(store.list("")) == ["steps/a/manifest.json", "steps/c/attempt-1/part"]
+    assert not (store.root / "steps/b").exists()
+    assert [each.name for each in store.remnants()] == ["steps/d"]
+    for each in store.remnants():
+        store.clear(each)
+    assert not (store.root / "steps/d").exists()
+
+
+def test_an_empty_folder_is_as_young_as_what_was_made_in_it(store: FolderStore):
+    (store.root / "steps/a/attempt-1").mkdir(parents=True)
+    os.utime(store.root / "steps/a", (1, 1))
+    ages = {each.name: each.since for each in store.remnants()}
+    assert ages["steps/a"] == ages["steps/a/attempt-1"] > 1

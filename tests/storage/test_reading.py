@@ -142,7 +142,7 @@ def test_a_verified_file_is_not_read_again(tmp_path: Path, monkeypatch):
     store = FolderStore(tmp_path / "store")
     part = commit(store).parts[0]
     open_part(store, part, tmp_path)
-    monkeypatch.setattr("mstar.storage.reading.file_digest", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("mstar.storage.seen.file_digest", lambda path: pytest.fail("read again"))
     open_part(store, part, tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_a_model_in_a_folder_store_is_used_where_it_is(tmp_path: Path, model_fol
     store = FolderStore(tmp_path / "store")
     manifest = commit_model(store, model_folder)
     folder = materialise(store, manifest, "", tmp_path / "scratch")
-    assert folder == tmp_path / "store/models" / manifest.id / "files"
+    assert folder.parent == tmp_path / "store/models" / manifest.id
     assert not (tmp_path / "scratch").exists()
 
 
@@ -179,7 +179,7 @@ def test_a_stored_folder_with_a_foreign_file_in_it_is_copied_without(
 ):
     store = FolderStore(tmp_path / "store")
     manifest = commit_model(store, model_folder)
-    own = tmp_path / "store/models" / manifest.id / "files"
+    own = (store.root / manifest.part("config.json").key).parent
     (own / ".tmp-left").write_bytes(b"")
     assert materialise(store, manifest, "", tmp_path / "scratch") == own
     (own / "pytorch_model.bin").write_bytes(b"")
@@ -215,9 +215,9 @@ def test_a_copy_is_used_again_while_it_is_right_and_fetched_again_when_not(
     fetched = []
     real = store.download
 
-    def count(key: str, path: Path) -> None:
+    def count(key: str, path: Path) -> str:
         fetched.append(key)
-        real(key, path)
+        return real(key, path)
 
     monkeypatch.setattr(store, "download", count)
     for _ in range(3):

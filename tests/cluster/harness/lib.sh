@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced by every script here: where things lie, how to complain, and processes known by number and start time.
 set -euo pipefail
 
@@ -54,7 +54,7 @@ running() {
     [[ $(started_at "$pid") == "$start" ]] && printf '%s\n' "$pid"
 }
 
-stopped() { ! running "$1"; }
+stopped() { ! running "$1" >/dev/null; }
 
 # stop NAME [SIGNAL]: end it, first politely, and wait until it is gone.
 stop() {

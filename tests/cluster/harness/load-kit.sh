@@ -20,4 +20,3 @@ if [[ ! -e $archive ]]; then
 fi
 wait_for 60 containerd version || die "containerd does not answer; see $state/log/containerd.log"
 quietly containerd images import "$archive"
-quietly containerd images label "$image" io.cri-containerd.image=managed

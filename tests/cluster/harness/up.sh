@@ -133,7 +133,9 @@ fi
 touch "$state/images"
 if [[ ${MSTAR_CLUSTER_IMAGES:-yes} != no && -x $project/tools/images.sh ]]; then
     begun=$SECONDS
-    "$project/tools/images.sh" >"$state/images.built"
+    # No registry is needed: the base is made of Debian's own packages.
+    base=${BASE:-$("$project/images/base/debootstrap.sh")}
+    BASE=$base BUILDER=${BUILDER:-buildah} "$project/tools/images.sh" >"$state/images.built"
     say "the images are built after $((SECONDS - begun)) s"
     begun=$SECONDS
     xargs "$harness/load-images.sh" <"$state/images.built"

@@ -5,6 +5,7 @@ import weakref
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,6 +82,18 @@ def test_banned_tokens_are_never_drawn(sampler):
                 for response in group:
                     assert response.tokens
                     assert not set(response.tokens) & set(other.family.banned)
+
+
+def test_the_ban_fits_both_of_the_model_runners():
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SecondProcessor
+
+    processor = vllm_engine.banning((1,), 4)
+    assert issubclass(processor, LogitsProcessor)
+    assert issubclass(processor, SecondProcessor)
+    for where in (torch.device("cpu"), SimpleNamespace(device=torch.device("cpu"))):
+        found = processor(None, where, False).apply(torch.zeros(1, 5))
+        assert found.isinf().tolist() == [[False, True, False, False, True]]
 
 
 def test_a_prefix_is_continued_as_the_response_itself_went_on(sampler):
