@@ -27,7 +27,7 @@ from mstar.executors.k8s.render import (
     shard_count,
     step_job,
 )
-from mstar.executors.k8s.watch import Mirror
+from mstar.executors.k8s.watch import Mirror, slim
 from mstar.storage import keys
 from mstar.storage.store import Store
 from mstar.tasks import task_hash
@@ -132,6 +132,10 @@ class KubernetesExecutor:
             found = diagnose(job, pods, self._events(name, pods))
         elif found.state is State.RUNNING:
             found = self._progressed(found, name, job)
+        elif found.state is State.FAILED:
+            # Jobs and pods are told of separately: that the Job failed may be heard before how its pods ended.
+            pods = self._pods_now(name)
+            found = diagnose(job, pods, [] if pods else self._events(name, pods))
         return found
 
     def wait(self, name: str, seconds: float) -> None:
@@ -169,7 +173,7 @@ class KubernetesExecutor:
     def log(self, name: str) -> str:
         """The logs of all pods of the Job, those of failed ones first."""
         pods = sorted(
-            self._pods(name), key=lambda pod: pod.get("status", {}).get("phase") != "Failed"
+            self._pods_now(name), key=lambda pod: pod.get("status", {}).get("phase") != "Failed"
         )
         limit, deadline = LOG_BYTES // max(1, len(pods)), self._clock() + LOG_SECONDS
         texts = []
@@ -217,6 +221,11 @@ class KubernetesExecutor:
         return [
             pod for pod in self._mirror.all("Pod") if pod["metadata"]["labels"].get(JOB) == name
         ]
+
+    def _pods_now(self, name: str) -> list[Object]:
+        """A Job's pods as the API has them at this moment."""
+        found = self._api.list("Pod", selector(self._place, {JOB: name})).items
+        return [slim({"kind": "Pod", **pod}) for pod in found]
 
     def _look(self, name: str) -> _Look:
         if name not in self._looks:
