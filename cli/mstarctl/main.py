@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
+from mstarctl import upkeep
+from mstarctl.options import Output, OutputOption, StoreOption
 
 INTERRUPTED = 130
 
@@ -24,13 +26,6 @@ stage_app = typer.Typer(
     help="Run one stage on one task file: exactly what a stage's image runs.", no_args_is_help=True
 )
 app.add_typer(stage_app, name="stage")
-
-
-class Output(StrEnum):
-    """How a command prints its result."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Only(StrEnum):
@@ -50,18 +45,6 @@ class StageName(StrEnum):
     EVALUATE = "evaluate"
 
 
-OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="Print for people or for programs.")
-]
-StoreOption = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        "-s",
-        envvar="MSTAR_STORE",
-        help="Folder or s3://bucket/prefix where runs are kept.",
-    ),
-]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")]
 FileOption = Annotated[Path, typer.Option("--file", "-f", help="The run's spec, a YAML file.")]
 SetOption = Annotated[
@@ -306,6 +289,9 @@ def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> N
     from mstarctl import health
 
     raise typer.Exit(health.doctor(store, as_json=output is Output.JSON))
+
+
+app.command()(upkeep.gc)
 
 
 def _stage(name: StageName, task: Path, output: Output) -> None:

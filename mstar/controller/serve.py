@@ -146,15 +146,16 @@ def patiently(
     seconds: float = PATIENCE_SECONDS,
 ) -> T:
     """``do()``, again for some seconds after an error that may pass; then the error is raised for the Job to wait."""
-    began = clock()
+    failing_since = None
     while True:
-        at = clock()
+        began = clock()
         try:
             return do()
         except MstarError as error:
-            if at - began > seconds:
-                began = at  # it worked for a while: the patience is new
-            if not error.retriable or clock() - began > seconds:
+            now = clock()
+            if failing_since is None or now - began > seconds:
+                failing_since = now  # it had worked for a while: the patience is new
+            if not error.retriable or now - failing_since > seconds:
                 raise
             log.warning("trying again: %s", error)
             if stop.wait(PAUSE_SECONDS):

@@ -9,9 +9,9 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-from mstar.errors import Preempted, StorageError, WorkerLost
+from mstar.errors import Preempted, WorkerLost
 from mstar.stages.context import Context, Gang
-from mstar.stages.interim import discard
+from mstar.stages.interim import FAULTS, discard
 from mstar.storage.manifest import Part
 from mstar.storage.reading import read_manifest
 
@@ -75,7 +75,7 @@ def await_outcome(
     while True:
         try:
             manifest = read_manifest(context.store, "step", identity)
-        except StorageError as error:
+        except FAULTS as error:
             log.warning("cannot see whether the step is committed: %s", error)
             manifest = None
         if manifest is not None:

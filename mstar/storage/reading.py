@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 _MANIFEST = TypeAdapter(Manifest)
+_DROPPED = (
+    "`mstarctl gc --drop-trainer-state` removes optimizer state of iterations that are over. "
+)
 
 
 def read_manifest(store: Store, kind: ArtifactKind, identity: str) -> Manifest | None:
@@ -144,7 +147,7 @@ def _fetch(store: Store, part: Part, target: Path) -> Path:
     except NotFound as error:
         raise IntegrityError(
             f"part {part.name} is missing: expected {part.size} bytes, found nothing, in {part.key} of {store.url}. "
-            f"{_remedy(part.key)}"
+            f"{_DROPPED if part.name.startswith('trainer/') else ''}{_remedy(part.key)}"
         ) from error
     try:
         with explained("read", target):

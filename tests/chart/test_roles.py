@@ -4,29 +4,7 @@ from typing import Any
 import pytest
 
 from tests.chart.rendering import PLAIN, Object, build, find, render
-
-CONTROLLER = {
-    ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
-    ("", "pods/log"): {"get"},
-    ("", "services"): {"get", "list", "create", "delete"},
-    ("", "events"): {"get", "list"},
-    ("", "resourcequotas"): {"get", "list"},
-}
-"""All that a controller may do, in its own namespace."""
-
-PEOPLE = {
-    ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
-    ("", "pods"): {"get", "list", "watch", "delete"},
-    ("", "pods/log"): {"get"},
-    ("", "events"): {"get", "list"},
-    ("", "resourcequotas"): {"get", "list"},
-    ("", "serviceaccounts"): {"get"},
-    ("", "configmaps", "mstar-defaults"): {"get"},
-}
-"""All that the Role for people gives. Who may create Jobs may use the namespace's Secrets and accounts in them."""
-
-Rights = dict[tuple[str, ...], set[str]]
+from tests.chart.rights import CONTROLLER, PEOPLE, rights
 
 OBJECTS: dict[str, Callable[[], list[Object]]] = {
     "chart": render,
@@ -79,17 +57,3 @@ def test_people_get_their_role_by_the_values():
     binding = find(render("everything"), "RoleBinding", "stars-user")
 
     assert [subject["name"] for subject in binding["subjects"]] == ["researchers", "pipeline"]
-
-
-def rights(role: Object) -> Rights:
-    """Verbs by group, resource and, where the rule has one, name. A star would be a resource of that name."""
-    found: Rights = {}
-    for rule in role["rules"]:
-        assert rule.keys() <= {"apiGroups", "resources", "resourceNames", "verbs"}
-        for group in rule["apiGroups"]:
-            for resource in rule["resources"]:
-                kind: tuple[str, ...] = (group, resource)
-                names = [(*kind, name) for name in rule.get("resourceNames", [])]
-                for key in names or [kind]:
-                    found.setdefault(key, set()).update(rule["verbs"])
-    return found

@@ -38,6 +38,9 @@ def _namespace(cluster: Cluster) -> Iterator[str]:
         # pytest shows this beside a failed test.
         for what in ("jobs,pods", "events"):
             print(cluster.kubectl("get", what, f"--namespace={name}", "--output=wide"))  # noqa: T201
+        # Jobs first: a pod of an indexed Job that failed is kept until its replacement is made, and in a namespace that
+        # is going nothing is made any more.
+        cluster.kubectl("delete", "jobs", "--all", f"--namespace={name}", timeout=200)
         cluster.kubectl("delete", "namespace", name, "--wait", "--timeout=180s", timeout=200)
 
 

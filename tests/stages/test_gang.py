@@ -3,6 +3,7 @@
 Each machine is a process with a scratch folder of its own; they meet at 127.0.0.1.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from mstar.errors import IntegrityError, Preempted, WorkerLost
 from mstar.stages.context import Gang
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import read_manifest
+from mstar.storage.store import Store
 from mstar.tasks import DeepSpeed, TrainTask, task_hash
 from tests.stages.steps import (
     EACH_STEP,
@@ -25,6 +27,7 @@ from tests.stages.steps import (
     losses,
     make_policy_task,
     progress,
+    rank_processes,
     start,
     until_kept,
 )
@@ -42,8 +45,8 @@ EACH = EACH_STEP.model_copy(update={"deepspeed": DeepSpeed(processes=1, zero_sta
 class Machines:
     """A gang of two on disks of their own, ended with the test."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store, self.folder = FolderStore(folder / "store"), folder
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
         self.started: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -66,12 +69,6 @@ class Machines:
         self.started += pair
         return pair
 
-    def ranks(self) -> list[str]:
-        """What still runs of the ranks: their commands name a folder on a machine's disk."""
-        listed = subprocess.run(["/bin/ps", "-A", "-o", "args="], capture_output=True, check=True)
-        lines = listed.stdout.decode().splitlines()
-        return [line for line in lines if f"{self.folder}/machine-" in line and ".rank " in line]
-
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
@@ -86,8 +83,8 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture
-def machines(tmp_path):
-    gang = Machines(tmp_path)
+def machines(s3_store, tmp_path):
+    gang = Machines(s3_store, tmp_path)
     yield gang
     for process in gang.started:
         process.kill()
@@ -115,14 +112,15 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
     for victim, steps in ((1, 3), (0, 7)):
         gang = machines.start(task, f"killed-{victim}")
         until_kept(store, task, steps, *gang)
+        assert len(rank_processes(tmp_path)) == 4  # torchrun and a rank on each machine
         gang[victim].kill()
         ((code, said),) = ended([gang[1 - victim]], NOTICE_SECONDS)
         assert (code, said.startswith("WorkerLost")) == (WorkerLost.exit_code, True), said
-        assert machines.ranks() == []
+        assert rank_processes(tmp_path) == []
         assert read_manifest(store, "step", task_hash(task)) is None
     gang = machines.start(task, "preempted")
     until_kept(store, task, 11, *gang)
-    gang[1].send_signal(signal.SIGTERM)
+    os.killpg(gang[1].pid, signal.SIGTERM)
     for code, said in ended(gang):
         assert code == Preempted.exit_code, said
         assert f"a checkpoint after optimizer step {max(progress(store, task))} is in" in said

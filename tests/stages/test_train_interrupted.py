@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import signal
 
 import pytest
@@ -10,7 +11,8 @@ from mstar.errors import Preempted, SpecError, StorageError
 from mstar.stages.context import Gang
 from mstar.storage import keys
 from mstar.storage.folder import FolderStore
-from mstar.storage.reading import read_manifest
+from mstar.storage.memory import MemoryStore
+from mstar.storage.reading import parse_manifest, read_manifest
 from mstar.tasks import task_hash
 from tests.stages.steps import (
     EACH_STEP,
@@ -123,6 +125,18 @@ def test_a_step_preempted_again_and_again_ends_as_if_it_had_not_been(step, tmp_p
     check(attempt(store, task, tmp_path, name="5"))
 
 
+def test_a_checkpoint_is_taken_up_from_a_store_that_is_not_on_this_disk(
+    undisturbed, model, tmp_path
+):
+    make, expected, _ = undisturbed
+    store = MemoryStore()
+    task = make(store, model, tmp_path / "data")
+    with pytest.raises(Preempted, match="after optimizer step 3 is in the store"):
+        attempt(store, task, tmp_path / "1", stopping=stopped(task, 3))
+    assert digests(attempt(store, task, tmp_path / "2", name="2")) == digests(expected)
+    assert list(store.list(keys.progress(task_hash(task)))) == []
+
+
 def test_a_stop_before_the_first_optimizer_step_leaves_nothing(step, tmp_path):
     store, task, check = step
     for number, wait in enumerate((-44, -20, 0)):
@@ -159,7 +173,7 @@ def test_a_process_killed_and_then_terminated_is_gone_on_from(undisturbed, model
     for name, number in (("1", signal.SIGKILL), ("2", signal.SIGKILL), ("3", signal.SIGTERM)):
         process = start(store, task, name, tmp_path, execution=EACH_STEP)
         until_kept(store, task, last + 4, process)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         _, said = process.communicate(timeout=60)
         killed = number == signal.SIGKILL
         assert process.returncode == (-number if killed else Preempted.exit_code), said
@@ -196,13 +210,12 @@ def test_two_checkpoints_are_kept_while_the_step_goes_on(step, tmp_path):
 def spoil(store, task, newest, how):
     """Damage the newest checkpoint, or the one before it."""
     folder = keys.progress(task_hash(task))
-    names = sorted(
-        key for key in store.list(folder) if key.endswith(".json") and key.count("/") == 3
-    )
-    name = names[-1 if newest else 0].removesuffix(".json")
-    path = store.root / f"{name}/trainer/optimizer.bin"
+    names = sorted(key for key in store.list(folder) if key.count("/") == 3)
+    record = names[-1 if newest else 0]
+    part = parse_manifest(store.get(record), record).part("trainer/optimizer.bin")
+    path = store.root / part.key
     if how == "manifest":
-        (store.root / f"{name}.json").write_text("{")
+        (store.root / record).write_text("{")
     elif how == "missing":
         path.unlink()
     elif how == "truncated":

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from mstar.errors import IntegrityError, Preempted, StorageError
+from mstar.errors import IntegrityError, Preempted
 from mstar.stages.backends.checkpoint import TrainerState
 from mstar.stages.backends.ranks import everyones, firsts, highest, is_first, is_first_here, machine
 from mstar.stages.backends.session import Session
 from mstar.stages.context import never
-from mstar.stages.interim import Interim
+from mstar.stages.interim import FAULTS, Interim
 from mstar.storage.manifest import Part
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Keeper:
             says = {"optimizer_steps": steps, **_fit(state)}
             try:
                 self._interim.commit(name, parts, says)
-            except StorageError as error:
+            except FAULTS as error:
                 problem = str(error)
         return firsts(problem)
 
@@ -155,7 +155,7 @@ class Keeper:
         assert self._interim is not None
         try:
             return self._interim.send(name, folder), None
-        except (StorageError, OSError) as error:
+        except (*FAULTS, OSError) as error:
             return [], str(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

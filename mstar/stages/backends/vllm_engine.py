@@ -6,6 +6,7 @@ import gc
 import logging
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -63,10 +64,11 @@ class Engine:
         self.context = options.context
         self._vllm = import_vllm()
         self._open = ExitStack()
+        self._engine: Any = None
         self._drawing: set[Row] = set()
         start = time.perf_counter()
         try:
-            with self._explained("does not run"):
+            with self._explained("does not run"), warnings.catch_warnings(action="ignore"):
                 self._open.enter_context(contained())
                 threads = torch.set_num_threads
                 arguments = self._vllm.EngineArgs(**engine_arguments(family, options))
@@ -128,7 +130,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop the engine and free its memory; the process is then as it was before."""
-        engine = self.__dict__.pop("_engine", None)
+        engine, self._engine = self._engine, None
         try:
             if engine is not None:
                 engine.engine_core.shutdown()
@@ -146,7 +148,7 @@ class Engine:
         try:
             yield
         except Exception as error:
-            log.warning("vLLM failed", exc_info=True)
+            log.info("vLLM failed", exc_info=True)
             raise ModelError(
                 f"vLLM {self._vllm.__version__} {fault} the model in {self.family.path}: {one_line(error)}. "
                 "Set execution.engine to transformers, or install a vLLM that supports the model."

@@ -3,15 +3,18 @@
 The engine runs inside the stage's own process. No process can then be orphaned, none has to import the main module
 again, and requests are scheduled in an order that only they decide. The price is that vLLM changes its process: it
 sets environment variables that later children would inherit, replaces functions of torch, and opens a process group.
+Two things stay: the package's modules, and, on a CPU, memory bound to the NUMA nodes that the process may use.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,8 +45,12 @@ def import_vllm() -> Any:
     """The package; ``MissingDependency`` says what to install when it cannot be imported."""
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
+    if not logging.getLogger().handlers:
+        # Nobody keeps a log: what is no error of vLLM's does not belong on a terminal.
+        logging.getLogger("vllm").setLevel(logging.ERROR)
     try:
-        return importlib.import_module("vllm")
+        with warnings.catch_warnings(action="ignore"):
+            return importlib.import_module("vllm")
     except ModuleNotFoundError as error:
         raise MissingDependency(
             f"execution.engine vllm needs the package {error.name}, which is not installed; install {INSTALL}"
@@ -90,7 +97,8 @@ def contained() -> Iterator[None]:
     try:
         yield
     finally:
-        importlib.import_module("vllm.distributed").cleanup_dist_env_and_memory()
+        if torch.distributed.is_initialized():  # it did not come as far as to close it
+            importlib.import_module("vllm.distributed").cleanup_dist_env_and_memory()
         for owner, name, function in functions:
             setattr(owner, name, function)
         restore_environment(before)

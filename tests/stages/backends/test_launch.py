@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 
 import pytest
 
@@ -15,7 +14,7 @@ from mstar.storage.folder import FolderStore
 from mstar.tasks import DeepSpeed, Execution, Optimization
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance
-from tests.stages.steps import attempt, digests, losses, make_policy_task, progress
+from tests.stages.steps import attempt, digests, losses, make_policy_task, progress, rank_processes
 
 OPTIMIZATION = Optimization(learning_rate=3e-3, warmup_steps=2, batch_size=7)
 RANKS = Execution(device="cpu", threads=1, deepspeed=DeepSpeed(processes=2, zero_stage=1))
@@ -60,13 +59,6 @@ def test_segments_on_two_ranks_in_new_processes_equal_one_uninterrupted_run(tiny
         train(tmp_path / "1/model", rows, tmp_path / "2", alone, resume=tmp_path / "1")
 
 
-def rank_processes(folder):
-    """Process ids of the ranks whose job lies below a folder."""
-    listed = subprocess.run(["/bin/ps", "-A", "-o", "pid=,args="], capture_output=True, check=True)
-    lines = [line.split(maxsplit=1) for line in listed.stdout.decode().splitlines()]
-    return [int(pid) for pid, args in lines if f" {folder}/" in args and "torch" not in args]
-
-
 @pytest.mark.slow
 @pytest.mark.deepspeed
 def test_a_lost_rank_ends_the_others_and_the_next_attempt_goes_on_to_the_same_bytes(
@@ -79,10 +71,8 @@ def test_a_lost_rank_ends_the_others_and_the_next_attempt_goes_on_to_the_same_by
     whole = FolderStore(tmp_path / "whole")
     make_policy_task(whole, tiny_model, tmp_path / "data", rows=120)
     expected = attempt(whole, task, tmp_path / "0", execution=RANKS_UNKEPT)
-    done: list[int] = []
 
     def kill_one(examples, *_):
-        done.append(examples)
         if examples > 24 and (found := rank_processes(tmp_path / "1")):
             os.kill(found[-1], signal.SIGKILL)
 

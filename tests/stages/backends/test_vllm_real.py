@@ -5,6 +5,7 @@ import weakref
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +61,18 @@ def test_greedy_responses_equal_those_of_transformers(sampler):
         assert sample(sampler, prompts, GREEDY) == sample(other, prompts, GREEDY)
 
 
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_other_families_say_what_transformers_says(sampler, tmp_path, kind):
+    sampler.close()
+    folder = build_tiny_model(tmp_path, kind=kind, width=128)
+    prompts = rows.make_prompts(20, samples=1)
+    found = []
+    for engine in ("vllm", "transformers"):
+        with opened(engine, folder=folder) as other:
+            found.append(sample(other, prompts, GREEDY))
+    assert found[0] == found[1]
+
+
 def test_shards_of_any_size_give_the_same_responses(sampler):
     prompts = make_prompts(24)
     whole = sample(sampler, prompts)
@@ -81,6 +94,18 @@ def test_banned_tokens_are_never_drawn(sampler):
                 for response in group:
                     assert response.tokens
                     assert not set(response.tokens) & set(other.family.banned)
+
+
+def test_the_ban_fits_both_of_the_model_runners():
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SecondProcessor
+
+    processor = vllm_engine.banning((1,), 4)
+    assert issubclass(processor, LogitsProcessor)
+    assert issubclass(processor, SecondProcessor)
+    for where in (torch.device("cpu"), SimpleNamespace(device=torch.device("cpu"))):
+        found = processor(None, where, False).apply(torch.zeros(1, 5))
+        assert found.isinf().tolist() == [[False, True, False, False, True]]
 
 
 def test_a_prefix_is_continued_as_the_response_itself_went_on(sampler):

@@ -1,0 +1,27 @@
+"""Options that many commands have."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Output(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="Print for people or for programs.")
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        "-s",
+        envvar="MSTAR_STORE",
+        help="Folder or s3://bucket/prefix where runs are kept.",
+    ),
+]
