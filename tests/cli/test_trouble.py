@@ -163,7 +163,8 @@ def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
     mstarctl, tmp_path, monkeypatch, package, key
 ):
     monkeypatch.setattr("mstarctl.work.importlib.util.find_spec", lambda name: None)
-    path = spec_file(tmp_path)
+    path = tmp_path / "spec.yaml"
+    path.write_text("{name: a, data: {path: data}, model: base}")
     code, _, err = mstarctl("run", "-f", path, "--local", "--dry-run", "--set", key)
     assert code == 12
     assert package in err
