@@ -117,3 +117,5 @@ class VersityGW:
         """Have it accept connections and answer nothing, or go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+        if frozen:  # until it is so, it may still answer
+            os.waitpid(self._process.pid, os.WUNTRACED)
