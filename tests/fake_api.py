@@ -132,6 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self._fault(f"{verb} {self.path}")
         with self.cluster.changed:
             self.cluster.calls[f"{verb} {resource}"] += 1
+            self.cluster.changed.notify_all()
         if fault == DROP:
             self.close_connection = True
             return
@@ -165,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _heed(self, fault: int | str | None, verb: str, resource: str, *, named: bool) -> None:
         if isinstance(fault, int):
-            raise Refused(fault, f"fault {fault}")
+            raise Refused(fault, f"fault {fault}", "Fault")
         does = {"POST": "create", "DELETE": "delete", "WATCH": "watch"}.get(verb)
         does = does or ("get" if named else "list")
         if (does, resource) in self.cluster.denied:

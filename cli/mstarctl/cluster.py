@@ -20,7 +20,7 @@ from mstar.executors.base import Observation, State
 from mstar.executors.k8s.api import AlreadyThere, Api, connect
 from mstar.executors.k8s.diagnose import diagnose
 from mstar.executors.k8s.names import INDEX, JOB, STEP, Place, controller_name, selector
-from mstar.executors.k8s.render import Scene, controller_job
+from mstar.executors.k8s.render import CONTAINER, Scene, controller_job
 from mstar.history import Run, load_run
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
@@ -302,7 +302,7 @@ def live_logs(store: Store, name: str, step: str, api: Api) -> list[tuple[str, s
     for pod in api.list("Pod", chosen).items:
         meta = pod["metadata"]
         if meta.get("annotations", {}).get(STEP) == step:
-            found.append((meta["name"], api.log(meta["name"], limit=LOG_BYTES)))
+            found.append((meta["name"], api.log(meta["name"], CONTAINER, limit=LOG_BYTES)))
     return found
 
 

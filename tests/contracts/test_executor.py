@@ -13,20 +13,43 @@ from mstar.executors.base import ABSENT, Executor, Job, State
 from mstar.executors.fake import FakeExecutor
 from mstar.executors.local import LocalExecutor
 from mstar.recipe import next_step
-from mstar.tasks import Execution
+from mstar.storage.open import open_store
+from mstar.tasks import Execution, task_hash
+from tests import fake_api
+from tests.executors.making import executor as kubernetes
+from tests.executors.making import real_pods
+from tests.fake_kubelet import Kubelet
 from tests.runs import INPUTS, small_spec
 
 SECONDS = 60
 
 
-@pytest.fixture(params=["fake", "local"])
-def executor(request):
+@pytest.fixture(params=["fake", "local", "kubernetes"])
+def executor(request, tmp_path):
     def fail(job: Job) -> None:
         raise NotFound(f"nothing for {job.step}")
 
-    found: Executor = FakeExecutor(fail) if request.param == "fake" else LocalExecutor()
+    found: Executor
+    if request.param == "kubernetes":
+        store = open_store(tmp_path)
+        with fake_api.running() as cluster:
+            kubelet = Kubelet(cluster, real_pods(store))
+            cluster.logs = EverySame()
+            found = kubernetes(cluster, store, run="run")
+            yield found
+            found.close()
+            kubelet.join()
+        return
+    found = FakeExecutor(fail) if request.param == "fake" else LocalExecutor()
     yield found
     found.close()
+
+
+class EverySame(dict[str, str]):
+    """Every pod printed the same."""
+
+    def get(self, key, default=""):
+        return "NotFound: …\n"
 
 
 def job(tmp_path, number=1):
@@ -52,34 +75,63 @@ def ended(executor, name):
     return executor.observe(name)
 
 
-def test_an_attempt_that_was_never_submitted_is_absent(executor):
+def test_an_attempt_that_was_never_submitted_is_absent(executor, tmp_path):
     assert executor.observe("nobody") == ABSENT
     executor.delete("nobody")
+    executor.retire("nobody")
     assert executor.log("nobody") == ""
+    assert executor.find(0, task_hash(job(tmp_path).task)) is None
 
 
 def test_a_failed_attempt_says_why_and_with_which_code(executor, tmp_path):
-    executor.submit(job(tmp_path))
-    found = ended(executor, "run-0000-1-1")
+    name = executor.submit(job(tmp_path))
+    found = ended(executor, name)
     assert found.state is State.FAILED
     assert found.exit_code == NotFound.exit_code
     assert not found.retriable
+    assert not found.excused
     assert found.message
-    assert executor.log("run-0000-1-1")
+    assert executor.log(name)
 
 
 def test_submitting_a_name_twice_starts_one_attempt(executor, tmp_path):
-    executor.submit(job(tmp_path))
-    executor.submit(job(tmp_path))
-    assert ended(executor, "run-0000-1-1").state is State.FAILED
+    first = executor.submit(job(tmp_path))
+    assert executor.submit(job(tmp_path)) == first
+    assert ended(executor, first).state is State.FAILED
+
+
+def test_two_attempts_have_two_names(executor, tmp_path):
+    first = executor.submit(job(tmp_path))
+    ended(executor, first)
+    executor.delete(first)
+    assert executor.submit(job(tmp_path, 2)) != first
 
 
 def test_a_deleted_attempt_is_absent_and_the_next_one_runs(executor, tmp_path):
-    executor.submit(job(tmp_path))
-    executor.delete("run-0000-1-1")
-    assert executor.observe("run-0000-1-1") == ABSENT
-    executor.submit(job(tmp_path, 2))
-    assert ended(executor, "run-0000-1-2").state is State.FAILED
+    name = executor.submit(job(tmp_path))
+    executor.delete(name)
+    assert executor.observe(name) == ABSENT
+    executor.delete(name)
+    assert ended(executor, executor.submit(job(tmp_path, 2))).state is State.FAILED
+
+
+def test_a_retired_attempt_is_done_with_and_may_be_retired_again(executor, tmp_path):
+    name = executor.submit(job(tmp_path))
+    ended(executor, name)
+    executor.retire(name)
+    executor.retire(name)
+    assert executor.observe(name).state in {State.FAILED, State.ABSENT}
+
+
+def test_waiting_ends_after_the_given_time_when_nothing_happens(executor):
+    began = time.monotonic()
+    executor.wait("nobody", 0.2)
+    assert time.monotonic() - began < 10
+
+
+def test_a_closed_executor_may_be_closed_again(executor):
+    executor.close()
+    executor.close()
 
 
 def test_a_killed_worker_is_a_failure_that_may_pass_and_the_next_attempt_gets_a_new_one(tmp_path):

@@ -36,7 +36,7 @@ POD: dict[str, Any] = {
                 "securityContext": {"capabilities": {"drop": ["ALL"]}},
                 "volumeMounts": [
                     {"name": "scratch", "mountPath": "/scratch"},
-                    {"name": "tmp", "mountPath": "/tmp-files"},  # noqa: S108 - a name
+                    {"name": "tmp", "mountPath": "/files"},
                 ],
             }
         ],

@@ -5,14 +5,18 @@ account) and refreshes them; its generated classes, which change between release
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from mstar.errors import ClusterError, ClusterUnreachable, SpecError
+from yaml import YAMLError
+
+from mstar.errors import ClusterError, ClusterUnreachable, MstarError, SpecError
 
 Object = dict[str, Any]
 Propagation = Literal["Foreground", "Background", "Orphan"]
@@ -88,10 +92,13 @@ class Api:
         except _Missing:
             return None
 
-    def list(self, kind: str, selector: str = "", *, fields: str = "") -> Listing:
-        """All objects that match a label selector and a field selector."""
+    def list(
+        self, kind: str, selector: str = "", *, fields: str = "", patience: float | None = None
+    ) -> Listing:
+        """All objects that match a label selector and a field selector; ``patience`` as for the whole API if None."""
         query = {"labelSelector": selector, "fieldSelector": fields}
-        found = self._json("GET", self._path(kind), {k: v for k, v in query.items() if v})
+        wanted = {key: value for key, value in query.items() if value}
+        found = self._json("GET", self._path(kind), wanted, patience=patience)
         return Listing(items=found["items"], version=found["metadata"]["resourceVersion"])
 
     def watch(self, kind: str, selector: str, version: str, seconds: int) -> Iterator[Object]:
@@ -125,13 +132,14 @@ class Api:
             return False
         return True
 
-    def log(self, pod: str, *, limit: int) -> str:
-        """What a pod's container printed, its last ``limit`` bytes; empty when it is gone or never started."""
+    def log(self, pod: str, container: str, *, limit: int) -> str:
+        """What a container printed, its last ``limit`` bytes; empty when its pod is gone, lost or never started."""
         path = f"{self._path('Pod', pod)}/log"
-        query = {"tailLines": "20000", "limitBytes": str(limit)}
+        query = {"container": container, "tailLines": "20000", "limitBytes": str(limit)}
         try:
-            response = self._send("GET", path, query, None)
-        except (SpecError, ClusterError):
+            # Not for long: the log of a pod whose node is lost is answered with an error as long as it is lost.
+            response = self._send("GET", path, query, None, patience=1.0)
+        except MstarError:
             return ""
         return bytes(response.data).decode(errors="replace")
 
@@ -173,9 +181,16 @@ class Api:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
+        *,
+        patience: float | None = None,
     ) -> Object:
-        response = self._send(method, path, query or {}, body)
-        found: Object = json.loads(response.data)
+        response = self._send(method, path, query or {}, body, patience=patience)
+        try:
+            found = json.loads(response.data)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ClusterError(f"what answers at {self.server} is no Kubernetes API server")
         return found
 
     def _send(
@@ -186,6 +201,7 @@ class Api:
         body: Object | None,
         *,
         read: float = _TIMEOUT,
+        patience: float | None = None,
     ) -> Any:
         """Send, again and again for ``patience`` seconds where the trouble may pass; errors become ours."""
         began, pause = self._clock(), _FIRST_PAUSE
@@ -201,7 +217,7 @@ class Api:
                 if response.status < 300:
                     return response
                 problem = _raise_for(response.status, bytes(response.data), f"{method} {path}")
-            if self._clock() - began >= self._patience:
+            if self._clock() - began >= (self._patience if patience is None else patience):
                 raise ClusterUnreachable(
                     f"the cluster at {self.server} does not answer ({problem}); see that it is up and can be reached"
                 )
@@ -259,20 +275,29 @@ def connect(context: str | None = None) -> tuple[Connection, str]:
     """The cluster this process belongs to (in a pod) or that the kubeconfig names, and the namespace it implies."""
     from kubernetes import config
     from kubernetes.client import Configuration
+    from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
     configuration = Configuration()
+    # Read here: the client reads the variable when it is imported, not when it is asked.
+    file = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    advice = "Point KUBECONFIG at a kubeconfig file, or run here with --local"
     try:
         if context is None and (_ACCOUNT / "token").is_file():
             config.load_incluster_config(client_configuration=configuration)
             return Connection(configuration), (_ACCOUNT / "namespace").read_text().strip()
-        config.load_kube_config(context=context, client_configuration=configuration)
-        contexts, active = config.list_kube_config_contexts()
+        found = KubeConfigMerger(file)
+        if not found.config:
+            raise ClusterError(f"no cluster to talk to: there is no kubeconfig at {file}. {advice}")
+        loader = KubeConfigLoader(
+            found.config, active_context=context, config_persister=found.save_changes
+        )
+        loader.load_and_set(configuration)
+        namespace: str = loader.current_context["context"].get("namespace") or "default"
     except config.ConfigException as error:
-        raise ClusterError(
-            f"no cluster to talk to: {error}. Point KUBECONFIG at a kubeconfig file, or run here with --local"
-        ) from None
-    chosen = next((each for each in contexts if each["name"] == context), active)
-    return Connection(configuration), chosen["context"].get("namespace", "default")
+        raise ClusterError(f"no cluster to talk to: {error}. {advice}") from None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, YAMLError) as error:
+        raise ClusterError(f"{file} is no kubeconfig: {error}. {advice}") from None
+    return Connection(configuration), namespace
 
 
 class _Missing(ClusterError):
@@ -281,12 +306,10 @@ class _Missing(ClusterError):
 
 def _raise_for(status: int, body: bytes, doing: str) -> str:
     """Raise what an answer means for the caller; return the problem when asking again may help."""
-    try:
+    message, reason = body.decode(errors="replace")[:300], ""
+    with suppress(ValueError, AttributeError):  # what answers need not be an API server
         parsed = json.loads(body)
-        message = str(parsed.get("message", "")) or body.decode(errors="replace")[:300]
-        reason = str(parsed.get("reason", ""))
-    except ValueError:
-        message, reason = body.decode(errors="replace")[:300], ""
+        message, reason = str(parsed.get("message") or message), str(parsed.get("reason", ""))
     if status in _PASSING and not (status == 500 and "quota" in message):
         return f"{status} {message}"
     if status == 404:

@@ -17,6 +17,7 @@ from mstar.executors.k8s.api import AlreadyThere, Api, Object
 from mstar.executors.k8s.diagnose import diagnose
 from mstar.executors.k8s.names import ATTEMPT, ID, INDEX, JOB, STEP, TASK, Place, selector
 from mstar.executors.k8s.render import (
+    CONTAINER,
     Owner,
     Scene,
     gang_service,
@@ -26,7 +27,7 @@ from mstar.executors.k8s.render import (
     shard_count,
     step_job,
 )
-from mstar.executors.k8s.watch import Mirror
+from mstar.executors.k8s.watch import Mirror, slim
 from mstar.storage import keys
 from mstar.storage.store import Store
 from mstar.tasks import task_hash
@@ -39,6 +40,7 @@ EVENTS_SECONDS = 5.0
 PROGRESS_SECONDS = 5.0
 LOG_BYTES = 1_000_000
 LOGGED_PODS = 64
+LOG_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +73,12 @@ class KubernetesExecutor:
         self._scene = Scene(place=place, cluster=cluster, owner=owner)
         self._clock, self._sleep = clock, sleep
         self._mirror = Mirror(api, selector(place))
-        self._mirror.wait_synced(SYNC_SECONDS)
+        try:
+            self._mirror.wait_synced(SYNC_SECONDS)
+        except BaseException:
+            self._mirror.stop()
+            raise
+        self._seen = self._mirror.version
         self._looks: dict[str, _Look] = {}
 
     def find(self, index: int, identity: str) -> Found | None:
@@ -114,7 +121,9 @@ class KubernetesExecutor:
         return name
 
     def observe(self, name: str) -> Observation:
-        job = self._mirror.get("Job", name)
+        self._seen = self._mirror.version
+        # What the mirror lacks may be there all the same: it was made, or the mirror listed anew, just now.
+        job = self._mirror.get("Job", name) or self._api.get("Job", name)
         if job is None:
             return ABSENT
         pods = self._pods(name)
@@ -123,18 +132,21 @@ class KubernetesExecutor:
             found = diagnose(job, pods, self._events(name, pods))
         elif found.state is State.RUNNING:
             found = self._progressed(found, name, job)
+        elif found.state is State.FAILED:
+            # Jobs and pods are told of separately: that the Job failed may be heard before how its pods ended.
+            pods = self._pods_now(name)
+            found = diagnose(job, pods, [] if pods else self._events(name, pods))
         return found
 
     def wait(self, name: str, seconds: float) -> None:
-        self._mirror.wait(seconds, since=self._mirror.version)
+        self._mirror.wait(seconds, since=self._seen)
 
     def delete(self, name: str) -> None:
         """Delete the Job and its pods, and return when they are gone."""
-        if not self._api.delete("Job", name) and self._mirror.get("Job", name) is None:
-            return
-        self._wait_gone(
-            lambda: self._mirror.get("Job", name) is None and not self._pods(name), name
-        )
+        if self._api.delete("Job", name) or self._mirror.get("Job", name):
+            self._wait_gone(
+                lambda: self._mirror.get("Job", name) is None and not self._pods(name), name
+            )
         self.retire(name)
 
     def delete_all(self) -> None:
@@ -161,14 +173,17 @@ class KubernetesExecutor:
     def log(self, name: str) -> str:
         """The logs of all pods of the Job, those of failed ones first."""
         pods = sorted(
-            self._pods(name), key=lambda pod: pod.get("status", {}).get("phase") != "Failed"
+            self._pods_now(name), key=lambda pod: pod.get("status", {}).get("phase") != "Failed"
         )
+        limit, deadline = LOG_BYTES // max(1, len(pods)), self._clock() + LOG_SECONDS
         texts = []
         for pod in pods[:LOGGED_PODS]:
-            text = self._api.log(pod["metadata"]["name"], limit=LOG_BYTES // max(1, len(pods)))
+            if self._clock() > deadline:
+                break
+            text = self._api.log(pod["metadata"]["name"], CONTAINER, limit=limit)
             texts.append(f"--- pod {pod['metadata']['name']}\n{text}")
-        if len(pods) > LOGGED_PODS:
-            texts.append(f"--- {len(pods) - LOGGED_PODS} more pods\n")
+        if len(pods) > len(texts):
+            texts.append(f"--- {len(pods) - len(texts)} more pods\n")
         return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts)
 
     def close(self) -> None:
@@ -191,7 +206,13 @@ class KubernetesExecutor:
                 f"(it does {notes.get(STEP, 'something else')}). Delete it, or give the run another name"
             )
         if "deletionTimestamp" in found["metadata"]:
-            self._wait_gone(lambda: self._api.get("Job", name) is None, name)
+            # In the mirror, too: else the old one would be taken for the new.
+            self._wait_gone(
+                lambda: (
+                    self._mirror.get("Job", name) is None and self._api.get("Job", name) is None
+                ),
+                name,
+            )
             return self._api.create(step_job(self._scene, job))
         log.info("Job %s of step %s is there already; going on with it", name, job.step)
         return found
@@ -200,6 +221,11 @@ class KubernetesExecutor:
         return [
             pod for pod in self._mirror.all("Pod") if pod["metadata"]["labels"].get(JOB) == name
         ]
+
+    def _pods_now(self, name: str) -> list[Object]:
+        """A Job's pods as the API has them at this moment."""
+        found = self._api.list("Pod", selector(self._place, {JOB: name})).items
+        return [slim({"kind": "Pod", **pod}) for pod in found]
 
     def _look(self, name: str) -> _Look:
         if name not in self._looks:
@@ -215,10 +241,12 @@ class KubernetesExecutor:
         if self._clock() - look.events_at >= EVENTS_SECONDS:
             look.events_at = self._clock()
             look.events = []
-            for subject in [name, *(pod["metadata"]["name"] for pod in pods[:3])]:
+            ended = {"Succeeded", "Failed"}
+            alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in ended]
+            for subject in [name, *(pod["metadata"]["name"] for pod in alive[:3])]:
                 fields = f"involvedObject.name={subject}"
                 try:
-                    look.events += self._api.list("Event", fields=fields).items
+                    look.events += self._api.list("Event", fields=fields, patience=0.0).items
                 except MstarError as error:
                     log.warning("no events of %s: %s", subject, error)
         return look.events
@@ -247,6 +275,8 @@ class KubernetesExecutor:
         deadline = self._clock() + DELETE_SECONDS + self._scene.cluster.grace_seconds
         while not gone():
             if self._clock() > deadline:
+                # Where the cluster does not answer, the mirror would not know: then that is the error.
+                self._api.list("Job", selector(self._place))
                 raise ClusterError(
                     f"{what} in namespace {self._api.namespace} is still ending after "
                     f"{DELETE_SECONDS + self._scene.cluster.grace_seconds:.0f} s. Its node may be lost: "

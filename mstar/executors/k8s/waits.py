@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mstar.executors.k8s.render import CONTAINER
+
 Object = Mapping[str, Any]
 
 _IMAGE = {
@@ -22,6 +24,7 @@ _CONFIGURATION = {
     "CrashLoopBackOff",
     "PreStartHookError",
 }
+_TROUBLES = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
 _QUOTA = re.compile(r"exceeded quota: ([^,]+), (.*)")
 
 
@@ -36,8 +39,14 @@ class Waiting:
 def pod_waits(pod: Object, events: Sequence[Object] = ()) -> Waiting | None:
     """What a pod that has not ended waits for; None when its container runs."""
     status = pod.get("status", {})
+    if _unheard_of(status):
+        name, node = pod["metadata"]["name"], pod.get("spec", {}).get("nodeName")
+        return Waiting(
+            f"pod {name} is not heard of any more: its node {node} may be lost. If it is gone for good, "
+            f"`kubectl delete pod --force {name}` lets another take its place"
+        )
     states = _waiting_states(status)
-    if status.get("phase") == "Running" and not states:
+    if status.get("phase") == "Running" and (not states or _stage_runs(status)):
         return None
     for image, state in states:
         if found := _container_waits(pod, events, image, state):
@@ -66,22 +75,22 @@ def _container_waits(
 def _starting(pod: Object, events: Sequence[Object]) -> Waiting:
     """What happens between the scheduler's decision and the container's first breath."""
     name, node = pod["metadata"]["name"], pod.get("spec", {}).get("nodeName")
-    troubles = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
-    if trouble := _newest(events, name, troubles):
-        return Waiting(f"pod {name} cannot start: {_short(trouble)}", stuck=True)
+    newest = _newest(events, name, _TROUBLES | {"Pulling", "Pulled", "Created"})
+    reason, message = newest.get("reason", ""), _short(newest.get("message", ""))
+    if reason in _TROUBLES:
+        return Waiting(f"pod {name} cannot start: {message}", stuck=True)
     if not node:
         return Waiting(f"pod {name} waits for the scheduler")
-    pulling = _newest(events, name, {"Pulling"})
-    if pulling and not _newest(events, name, {"Pulled"}):
-        return Waiting(f"{_short(pulling)} on {node}")
+    if reason == "Pulling":
+        return Waiting(f"{message} on {node}")
     return Waiting(f"pod {name} is starting on {node}")
 
 
-def no_pod_waits(job: Object, events: Sequence[Object] = ()) -> Waiting | None:
-    """What a Job that has no pods waits for."""
-    name = job["metadata"]["name"]
-    refused = _newest(events, name, {"FailedCreate"})
-    if not refused:
+def no_pod_waits(job: Object, events: Sequence[Object] = ()) -> Waiting:
+    """What a Job waits for that has too few pods."""
+    newest = _newest(events, job["metadata"]["name"], {"FailedCreate", "SuccessfulCreate"})
+    refused = str(newest.get("message", ""))
+    if newest.get("reason") != "FailedCreate":
         return Waiting("its pods are being made")
     if found := _QUOTA.search(refused):
         return Waiting(f"quota: {found[1]} is used up ({_short(found[2])})")
@@ -156,15 +165,39 @@ def _image_message(pod: Object, events: Sequence[Object], image: str) -> str:
     return failed[-1] if failed else ""
 
 
-def _newest(events: Sequence[Object], name: str, reasons: set[str]) -> str:
-    """The message of the newest event of these reasons about ``name``."""
+def _newest(events: Sequence[Object], name: str, reasons: set[str]) -> Object:
+    """The newest event of these reasons about ``name``; empty when there is none."""
     found = [
         event
         for event in events
         if event.get("reason") in reasons and event.get("involvedObject", {}).get("name") == name
     ]
-    found.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-    return str(found[-1].get("message", "")) if found else ""
+    return max(found, key=_when, default={})
+
+
+def _when(event: Object) -> str:
+    """When an event was last seen: events that repeat, old ones and new ones say it in three places."""
+    series = event.get("series") or {}
+    stamps = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    # Seconds with and without a fraction compare as they should once neither ends in a letter.
+    return max(str(stamp or "").rstrip("Z") for stamp in stamps)
+
+
+def _unheard_of(status: Object) -> bool:
+    """Whether a node's controller found that the node of a running pod does not report: the pod alone is not ready."""
+    ready = _condition(status, "Ready")
+    own = status.get("containerStatuses") or ()
+    running = status.get("phase") == "Running" and any(each.get("ready") for each in own)
+    return bool(
+        running and ready and ready.get("status") != "True" and all(c.get("ready") for c in own)
+    )
+
+
+def _stage_runs(status: Object) -> bool:
+    own = status.get("containerStatuses") or ()
+    return any(
+        each.get("name") == CONTAINER and "running" in (each.get("state") or {}) for each in own
+    )
 
 
 def _short(text: str) -> str:

@@ -6,17 +6,19 @@ the API server nothing.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from mstar.errors import MstarError
+from mstar.errors import ClusterUnreachable, MstarError
 from mstar.executors.k8s.api import Api, Object
 
 log = logging.getLogger("mstar.cluster")
 
 KINDS = ("Job", "Pod")
 WATCH_SECONDS = 240
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _KEPT_STATUS = (
     "phase",
     "reason",
@@ -30,11 +32,13 @@ _KEPT_STATUS = (
 class Mirror:
     """What matters of every Job and pod that matches ``selector``. ``changed`` is notified at each change."""
 
-    def __init__(self, api: Api, selector: str) -> None:
-        self._api, self._selector = api, selector
+    def __init__(
+        self, api: Api, selector: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._api, self._selector, self._clock = api, selector, clock
         self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
         self._synced: set[str] = set()
-        self._failure: MstarError | None = None
+        self._failure: Exception | None = None
         self._stopped = threading.Event()
         self.changed = threading.Condition()
         self.version = 0
@@ -50,7 +54,9 @@ class Mirror:
             if self._failure:
                 raise self._failure
             if not ready:
-                raise TimeoutError("the cluster did not list its Jobs and pods in time")
+                raise ClusterUnreachable(
+                    f"the cluster at {self._api.server} did not list its Jobs and pods within {seconds:g} s"
+                )
 
     def all(self, kind: str) -> list[Object]:
         """Every object of a kind."""
@@ -64,8 +70,11 @@ class Mirror:
 
     def put(self, thing: Object) -> None:
         """Take over an object that was just created, before the watch tells of it."""
+        name, uid = thing["metadata"]["name"], thing["metadata"]["uid"]
         with self.changed:
-            self._objects[thing["kind"]].setdefault(thing["metadata"]["name"], slim(thing))
+            known = self._objects[thing["kind"]].get(name)
+            if known is None or known["metadata"]["uid"] != uid:
+                self._objects[thing["kind"]][name] = slim(thing)
             self._tell()
 
     def wait(self, seconds: float, *, since: int) -> None:
@@ -82,21 +91,25 @@ class Mirror:
         self.changed.notify_all()
 
     def _follow(self, kind: str) -> None:
-        pause = 0.5
+        pause = _FIRST_PAUSE
         while not self._stopped.is_set():
+            began = self._clock()
             try:
                 self._list_and_watch(kind)
-                pause = 0.5
-            except MstarError as error:
-                log.warning("watching %ss: %s", kind, error)
+            except Exception as error:  # noqa: BLE001 - a mirror that nobody keeps any more would lie for ever
+                log.warning("watching %ss: %s: %s", kind, type(error).__name__, error)
                 with self.changed:
-                    if kind not in self._synced and not error.retriable:
+                    hopeless = isinstance(error, MstarError) and not error.retriable
+                    if hopeless and kind not in self._synced:
                         self._failure = error
                     self._tell()
+                if self._clock() - began > _LONGEST_PAUSE:
+                    pause = _FIRST_PAUSE  # it went well for a while
                 self._stopped.wait(pause)
-                pause = min(30.0, pause * 2)
+                pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _list_and_watch(self, kind: str) -> None:
+        """Follow until something breaks; a watch that ends as it should is only taken up again."""
         listing = self._api.list(kind, self._selector)
         with self.changed:
             self._objects[kind] = {
@@ -107,11 +120,16 @@ class Mirror:
             self._tell()
         version = listing.version
         while not self._stopped.is_set():
+            began = self._clock()
             for event in self._api.watch(kind, self._selector, version, WATCH_SECONDS):
                 version = event["object"]["metadata"]["resourceVersion"]
                 self._apply(kind, event)
                 if self._stopped.is_set():
                     return
+            if (
+                self._clock() - began < 1.0
+            ):  # something between us and the server ends what it should carry
+                self._stopped.wait(1.0)
 
     def _apply(self, kind: str, event: Mapping[str, Any]) -> None:
         if event["type"] == "BOOKMARK":
@@ -119,8 +137,11 @@ class Mirror:
         thing = slim(event["object"])
         name = thing["metadata"]["name"]
         with self.changed:
+            known = self._objects[kind].get(name)
             if event["type"] == "DELETED":
-                self._objects[kind].pop(name, None)
+                # Word of an older object's end may come when a new one of its name is here already.
+                if known and known["metadata"]["uid"] == thing["metadata"]["uid"]:
+                    del self._objects[kind][name]
             else:
                 self._objects[kind][name] = thing
             self._tell()
@@ -152,6 +173,3 @@ def slim(thing: Mapping[str, Any]) -> Object:
         ]
     kept["status"] = {key: status[key] for key in _KEPT_STATUS if key in status}
     return kept
-
-
-Mirroring = Callable[[Api, str], Mirror]
