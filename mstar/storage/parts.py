@@ -1,6 +1,5 @@
 """Writing the files of an artifact into a folder that no other writer shares, and taking them away again."""
 
-import hashlib
 import logging
 import os
 import secrets
@@ -13,6 +12,7 @@ from mstar.storage import keys
 from mstar.storage.faults import explained
 from mstar.storage.manifest import Part, sha256
 from mstar.storage.parallel import LARGE, in_parallel
+from mstar.storage.seen import stream_digest
 from mstar.storage.store import Store
 
 _log = logging.getLogger(__name__)
@@ -114,16 +114,16 @@ def files_below(folder: Path, *, hidden: bool = True) -> dict[str, Path]:
 
 def send(path: Path, upload: Callable[[], None]) -> tuple[int, str]:
     """Run ``upload`` while hashing the file; its size and sha256."""
-    with explained("read", path), path.open("rb") as stream:
+    with explained("read", path), path.open("rb", buffering=0) as stream:
         before = os.fstat(stream.fileno())
         if before.st_size <= _AT_ONCE:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = sha256(stream.read())
             upload()
         else:
             with ThreadPoolExecutor(1) as pool:
-                hashing = pool.submit(hashlib.file_digest, stream, "sha256")
+                hashing = pool.submit(stream_digest, stream)
                 upload()
-                digest = hashing.result().hexdigest()
+                digest = hashing.result()
         after = os.fstat(stream.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise altered(path)

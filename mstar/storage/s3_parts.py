@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from mstar.storage.parallel import LARGE, PARALLEL, in_parallel
 from mstar.storage.s3_faults import code_of, unreachable, unsure
+from mstar.storage.seen import BLOCK
 
 _MIB = 1 << 20
 PART = 16 * _MIB
@@ -107,9 +108,13 @@ def fetch(source: Source, first: Mapping[str, Any], path: Path) -> str:
             return span
 
         with closing(in_parallel(receive, _spans(size))) as received:
-            for start, end in received:
-                for written in _written(handle, start, end):
-                    digest.update(written)
+            buffer = memoryview(bytearray(BLOCK))
+            for _, end in received:
+                while file.tell() < end:
+                    count = file.readinto(buffer[: end - file.tell()])
+                    if not count:
+                        raise OSError(f"{path} became shorter while it was written")
+                    digest.update(buffer[:count])
     return digest.hexdigest()
 
 
@@ -238,13 +243,4 @@ def _receive(stream: Stream, handle: int, at: int) -> Iterator[memoryview]:
         while done < count:
             done += os.pwrite(handle, block[done:], at + done)
         at += count
-        yield block
-
-
-def _written(handle: int, start: int, end: int) -> Iterator[bytes]:
-    while start < end:
-        block = os.pread(handle, min(_BLOCK, end - start), start)
-        if not block:
-            raise OSError(f"the file ends at byte {start}, before {end}: somebody else altered it")
-        start += len(block)
         yield block

@@ -1,8 +1,12 @@
 """What this process knows of local files: their sha256 as it was when they were last read or written."""
 
 import hashlib
+from io import FileIO
 from pathlib import Path
 from threading import Lock
+
+BLOCK = 4 << 20
+"""Bytes to hash at once."""
 
 _MOST = 4096
 _State = tuple[str, int, int, int]
@@ -29,8 +33,20 @@ def remember(path: Path, digest: str) -> None:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file, in constant memory."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as stream:
+        return stream_digest(stream)
+
+
+def stream_digest(stream: FileIO) -> str:
+    """sha256 of the rest of an open file.
+
+    Read in blocks so large that a thread which hashes beside a transfer seldom has to wait for Python's lock.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(BLOCK))
+    while count := stream.readinto(buffer):
+        digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def _state(path: Path) -> _State:
