@@ -95,7 +95,11 @@ def _as_noted(store: Store, spec: RunSpec) -> RunSpec:
         body = _json(store.get(key), key)
     except NotFound:
         return spec
-    fields = spec.model_dump(mode="json", exclude_unset=True) | body
+    noted = set(HOW) - {
+        "name",
+        "store",
+    }  # also what the note leaves out: it is to be as usual again
+    fields = spec.model_dump(mode="json", exclude_unset=True, exclude=noted) | body
     return parse_spec(fields, source=f"{key} of run {spec.name}")
 
 
