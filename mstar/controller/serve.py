@@ -161,16 +161,18 @@ def patiently(
 
     That somebody holds the run may pass too: a controller that was killed holds it as long as its lease lasts.
     """
-    began = clock()
+    since = float("inf")
     while True:
-        at = clock()
+        began = clock()
         try:
             return do()
         except MstarError as error:
-            if at - began > seconds:
-                began = at  # it worked for a while: the patience is new
+            now = clock()
+            if now - began > seconds:
+                since = now  # it worked for a while: the patience is new
+            since = min(since, now)
             passes = error.retriable or isinstance(error, ConflictError)
-            if not passes or clock() - began > seconds:
+            if not passes or now - since > seconds:
                 raise
             log.warning("trying again: %s", error)
             if stop.wait(PAUSE_SECONDS):

@@ -173,7 +173,7 @@ class Lease:
             self.renew()
 
     def kept(self, do: Callable[[], T]) -> T:
-        """``do()``, which may take longer than the lease lasts; ConflictError after it if the run was lost meanwhile."""
+        """``do()``, which may take longer than a lease lasts; ConflictError after it if the run was lost meanwhile."""
         with ThreadPoolExecutor(1) as pool:
             doing = pool.submit(do)
             while not wait((doing,), timeout=_BEAT_SECONDS).done:

@@ -2,16 +2,18 @@
 
 import itertools
 import threading
+import time
 
 import pytest
 
+from mstar.controller import loop
 from mstar.controller.loop import request_cancel, withdraw_cancel
 from mstar.controller.status import Phase, overview, read_status
 from mstar.errors import Cancelled, ClusterError, ConflictError, OutOfMemory, StepFailed
 from mstar.executors.k8s import watch
 from mstar.executors.k8s.render import Owner
 from mstar.recipe import planned_steps
-from mstar.storage import keys
+from mstar.storage import keys, lease
 from mstar.storage.memory import MemoryStore
 from tests import fake_api
 from tests.controller.lives import OWNER, SHORT, Life, live
@@ -162,6 +164,46 @@ def test_a_cancelled_run_stops_its_attempt_and_goes_on_when_it_is_resumed(cluste
     live(cluster, store)
     kubelet.join()
     assert len(history(store, "small")) == 5
+
+
+def test_the_run_stays_ours_while_its_pods_take_their_time_to_end(cluster, store, monkeypatch):
+    monkeypatch.setattr(loop, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.05)
+    renewed = []
+
+    def work(running):
+        request_cancel(store, "small", 0.0)
+        running.stopping.wait(10)
+        for _ in range(10):
+            time.sleep(0.1)  # it leaves a checkpoint
+            if held := lease.holder(store, "small"):
+                renewed.append(held.renewed_at)
+        return Ended(code=14)
+
+    Kubelet(cluster, work)
+    with pytest.raises(Cancelled):
+        live(cluster, store)
+    assert len(set(renewed)) >= 3
+    assert renewed == sorted(renewed)
+
+
+def test_a_run_that_was_lost_while_pods_ended_is_left_alone(cluster, store, monkeypatch):
+    monkeypatch.setattr(loop, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.05)
+
+    def work(running):
+        request_cancel(store, "small", 0.0)
+        running.stopping.wait(10)
+        other = lease.this_process("another")
+        lease.acquire(store, "small", clock=time.time, identity=other, ttl=0.0)
+        time.sleep(0.5)
+        return Ended(code=14)
+
+    Kubelet(cluster, work)
+    with pytest.raises(ConflictError):
+        live(cluster, store)
+    status = read_status(store, "small")
+    assert status is None or status.phase is not Phase.CANCELLED
 
 
 def test_disruptions_never_use_up_the_attempts(cluster, store):
