@@ -97,6 +97,7 @@ def rows() -> list[tuple[str, str, str, str]]:
             "at most 2 s more",
         ),
     ]
+    found += _storage()
     if DEMO.is_dir():
         over = measure_overhead(DEMO, ["continuous", "mstar"])
         found.append(
@@ -107,6 +108,26 @@ def rows() -> list[tuple[str, str, str, str]]:
                 "at most 10 %",
             )
         )
+    return found
+
+
+def _storage() -> list[tuple[str, str, str, str]]:
+    result = run("bench.storage")
+    words = {"large": "one file of 256 MiB", "small": "200 files of 64 KiB"}
+    found = []
+    for what, words_for in words.items():
+        for way in ("up", "down"):
+            measured = result[f"{what} {way}"]
+            lowest, highest = measured["spread"]
+            found.append(
+                (
+                    f"storage {way}, {words_for}, with sha256, against bare boto3 ({result['server']} on these cores)",
+                    f"× {measured['ratio']} ({lowest} to {highest} over the rounds)",
+                    ", ".join(f"{name} {speed:,}" for name, speed in measured["MiB/s"].items())
+                    + " MiB/s",
+                    "at least × 0.9",
+                )
+            )
     return found
 
 

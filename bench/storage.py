@@ -9,12 +9,13 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ SMALL_FILES, SMALL_BYTES = 200, 64 << 10
 ROUNDS = 7
 SAME = TransferConfig(multipart_threshold=LARGE, multipart_chunksize=PART, max_concurrency=PARALLEL)
 BUCKET = "bench"
-Ways = Mapping[str, Callable[[], object]]
+Ways = dict[str, Callable[[], object]]
 
 
 @contextmanager
@@ -70,11 +71,9 @@ def moto() -> Iterator[tuple[str, dict[str, str]]]:
     try:
         for _ in range(100):
             time.sleep(0.2)
-            try:
-                urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5).close()  # noqa: S310 - ours
-            except OSError:
-                continue
-            break
+            with socket.socket() as asking:
+                if not asking.connect_ex(("127.0.0.1", port)):
+                    break
         yield (
             "moto (no VersityGW here)",
             {
@@ -89,37 +88,47 @@ def moto() -> Iterator[tuple[str, dict[str, str]]]:
         process.wait(10)
 
 
-def in_turns(ways: Ways, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round, after one round that does not count; the order turns round by round."""
+def in_turns(ways: Ways, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds, and seconds of this process's work, of each way in each round; the order turns round by round.
+
+    One round before them does not count.
+    """
     names = list(ways)
-    times: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(rounds + 1):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            begin = time.perf_counter()
+            begin, work = time.perf_counter(), time.process_time()
             ways[name]()
             if turn:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append((time.perf_counter() - begin, time.process_time() - work))
     return times
 
 
-def compared(times: Mapping[str, list[float]], mib: float) -> dict[str, Any]:
+def compared(times: Mapping[str, list[tuple[float, float]]], mib: float) -> dict[str, Any]:
     """MiB/s of each way at its median, and how ours compares with bare within each round."""
-    ratios = sorted(bare / ours for bare, ours in zip(times["bare"], times["ours"], strict=True))
+    pairs = zip(times["bare"], times["ours"], strict=True)
+    ratios = sorted(bare / ours for (bare, _), (ours, _) in pairs)
     return {
-        "MiB/s": {name: round(mib / statistics.median(each)) for name, each in times.items()},
+        "MiB/s": {
+            name: round(mib / statistics.median(wall for wall, _ in each))
+            for name, each in times.items()
+        },
+        "client's CPU seconds": {
+            name: round(statistics.median(work for _, work in each), 2)
+            for name, each in times.items()
+        },
         "ratio": round(statistics.median(ratios), 2),
         "spread": [round(ratios[0], 2), round(ratios[-1], 2)],
     }
 
 
 class Transfers:
-    """The same files, up and down, bare and ours."""
+    """The same files, up and down: bare, ours, and what tells how they differ."""
 
     def __init__(self, folder: Path, store: S3Store, count: int, size: int) -> None:
         self.source, self.target = folder / "source", folder / "target"
         self.store, self.client = store, connect()
-        self.source.mkdir()
-        self.target.mkdir()
+        self.source.mkdir(parents=True)
         self.names = [f"{number:05d}" for number in range(count)]
         self.attempts = 0
         for name in self.names:
@@ -131,16 +140,12 @@ class Transfers:
     def bare_up(self, name: str) -> None:
         self.client.upload_file(str(self.source / name), BUCKET, f"bare/{name}", Config=SAME)
 
-    def bare_down_and_hash(self) -> None:
-        """The first file without our help, and its sha256 in a pass of its own."""
-        self.bare_down(self.names[0])
-        hashlib.sha256((self.target / "bare" / self.names[0]).read_bytes())
-
-    def bare_down(self, name: str) -> None:
+    def bare_down(self, name: str) -> Path:
         target = self.target / "bare" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        target.parent.mkdir(exist_ok=True)
         self.client.download_file(BUCKET, f"bare/{name}", str(target), Config=SAME)
+        return target
 
     def ours_up(self) -> Manifest:
         """An attempt at a step: all parts stored and hashed, and committed."""
@@ -152,47 +157,52 @@ class Transfers:
 
     def ours_down(self) -> None:
         """All parts in a local folder, each checked against its size and sha256."""
-        scratch = self.target / "ours"
-        for path in sorted(scratch.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        materialise(self.store, self.stored, "", scratch)
+        shutil.rmtree(self.target / "ours", ignore_errors=True)
+        materialise(self.store, self.stored, "", self.target / "ours")
 
-    def up(self) -> dict[str, Callable[[], object]]:
-        return {"bare": lambda: [*map(self.bare_up, self.names)], "ours": self.ours_up}
+    def plain_up(self, name: str) -> None:
+        """Ours without the sha256."""
+        self.store.upload(f"plain/{name}", self.source / name)
 
-    def down(self) -> dict[str, Callable[[], object]]:
-        return {"bare": lambda: [*map(self.bare_down, self.names)], "ours": self.ours_down}
+    def checked_down(self, name: str) -> None:
+        """The bare way to a file that was checked."""
+        with self.bare_down(name).open("rb") as file:
+            hashlib.file_digest(file, "sha256")
 
-    def threads(self, each: Callable[[str], None]) -> Callable[[], object]:
-        """The bare way for a patient programmer: as many files at once as ours."""
-        return lambda: [*ThreadPoolExecutor(PARALLEL).map(each, self.names)]
+    def compare(self, rounds: int, mib: float) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Up, then down. Many files are also sent and fetched as many at once, which a bare loop does not."""
+        up: Ways = {"bare": self.each(self.bare_up), "ours": self.ours_up}
+        down: Ways = {"bare": self.each(self.bare_down), "ours": self.ours_down}
+        if len(self.names) > 1:
+            up |= {"bare, 8 at once": self.at_once(self.bare_up)}
+            down |= {"bare, 8 at once": self.at_once(self.bare_down)}
+        else:
+            up |= {"ours without sha256": self.each(self.plain_up)}
+            down |= {"bare, then sha256": self.each(self.checked_down)}
+        yield "up", compared(in_turns(up, rounds), mib)
+        yield "down", compared(in_turns(down, rounds), mib)
+
+    def each(self, do: Callable[[str], object]) -> Callable[[], object]:
+        return lambda: [do(name) for name in self.names]
+
+    def at_once(self, do: Callable[[str], object]) -> Callable[[], object]:
+        def run() -> None:
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                list(pool.map(do, self.names))
+
+        return run
 
 
 def measure(large_mib: int, rounds: int) -> dict[str, Any]:
-    """All four comparisons."""
+    """One large file and many small ones, up and down."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as name:
         found: dict[str, Any] = {"benchmark": "storage", "server": name, "wanted": 0.9}
-        for what, count, size in (
-            ("large", 1, large_mib * MIB),
-            ("small", SMALL_FILES, SMALL_BYTES),
-        ):
-            place = Path(folder) / what
-            place.mkdir()
+        sizes = (("large", 1, large_mib * MIB), ("small", SMALL_FILES, SMALL_BYTES))
+        for what, count, size in sizes:
             store = S3Store(f"s3://{BUCKET}/{what}")
-            transfers = Transfers(place, store, count, size)
-            up, down = transfers.up(), transfers.down()
-            if count > 1:
-                up["bare, 8 threads"] = transfers.threads(transfers.bare_up)
-                down["bare, 8 threads"] = transfers.threads(transfers.bare_down)
-            else:
-                path = transfers.source / transfers.names[0]
-                key = transfers.stored.parts[0].key
-                up["ours without sha256"] = lambda: store.upload("plain", path)  # noqa: B023 - called in this turn
-                down["bare, then sha256"] = transfers.bare_down_and_hash
-                del key
-            mib = count * size / MIB
-            found[f"{what} up"] = compared(in_turns(up, rounds), mib)
-            found[f"{what} down"] = compared(in_turns(down, rounds), mib)
+            transfers = Transfers(Path(folder) / what, store, count, size)
+            for way, result in transfers.compare(rounds, count * size / MIB):
+                found[f"{what} {way}"] = result
         return found
 
 

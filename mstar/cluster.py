@@ -52,6 +52,9 @@ class Resources(Record):
             return values
         return {name: _quantity(value) for name, value in values.items()}
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     @property
     def gpus(self) -> int:
         """GPUs of any maker that one pod holds."""
@@ -73,6 +76,9 @@ class Pod(Record):
     parallelism: int | None = Field(None, ge=1)
     patch: dict[str, Any] = Field(default_factory=dict)
     execution: dict[str, Any] = Field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
 
     @field_validator("shm", "scratch", mode="before")
     @classmethod

@@ -268,7 +268,7 @@ def parse_spec(raw: object, *, source: str = "the spec") -> RunSpec:
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
     """The spec in a YAML file, with ``a.b=c`` overrides applied; relative paths are relative to the file."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
     except FileNotFoundError:
         raise SpecError(f"no spec at {path}: pass the path of a YAML file with -f") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -315,6 +315,21 @@ def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
         for key in keys
         if before.get(key, absent) != after.get(key, absent)
     ]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is a mistake, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001 - yaml's
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                where = f"line {key.start_mark.line + 1}"
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice ({where})", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _anchored(spec: RunSpec, folder: Path) -> RunSpec:

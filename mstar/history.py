@@ -142,6 +142,12 @@ def append_entry(store: Store, run: str, entry: Entry) -> None:
     )
 
 
+def forget_history(store: Store, run: str, index: int) -> None:
+    """Drop a run's entries from ``index`` on, the last first; the steps that they named stay where they are."""
+    for key in sorted(store.list(f"{keys.run(run)}/history"), reverse=True)[: -index or None]:
+        store.delete(key)
+
+
 def done_of(store: Store, entry: Entry) -> Done:
     """A history entry with what its step found; ``IntegrityError`` when the manifest is not the one recorded."""
     manifest = resolve(store, entry.ref)

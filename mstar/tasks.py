@@ -281,7 +281,7 @@ class DeepSpeed(Record):
 
 
 class Execution(Record):
-    """How a step runs; changes speed, never what is computed beyond rounding.
+    """How a step runs; changes speed, never what is computed beyond rounding (an engine: beyond its own draws).
 
     A train step leaves a checkpoint inside itself every ``checkpoint_seconds`` (None: only when it is asked to stop).
     """

@@ -182,6 +182,7 @@ def test_absolute_paths_home_and_addresses_stay(tmp_path: Path):
     ("content", "said"),
     [
         (b"a: [", "is not YAML"),
+        (b"name: a\nseed: 1\nname: b\n", "the key 'name' stands twice (line 3)"),
         (b"\xff\xfe\x00", "cannot read"),
         (b"- a", "found list"),
         (b"", "found NoneType"),

@@ -23,14 +23,19 @@ QWEN_CHAT = (
 LLAVA_CHAT = QWEN_CHAT.replace("<|vision_start|>", "").replace("<|vision_end|>", "")
 
 
-def build_tiny_model(folder: Path, *, seed: int = 0, kind: str = "qwen2_vl") -> Path:
-    """Write a model folder and return it. ``kind``: qwen2_vl, qwen2_5_vl, qwen3_vl or llava."""
+def build_tiny_model(
+    folder: Path, *, seed: int = 0, kind: str = "qwen2_vl", width: int = 32
+) -> Path:
+    """Write a model folder and return it. ``kind``: qwen2_vl, qwen2_5_vl, qwen3_vl or llava.
+
+    Of the Qwens, one of ``width`` 128 has attention heads that vLLM takes on a CPU.
+    """
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.manual_seed(seed)
-    model, processor = _llava() if kind == "llava" else _qwen(kind)
+    model, processor = _llava() if kind == "llava" else _qwen(kind, width)
     _spread(model)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
@@ -71,10 +76,10 @@ def _tokenizer() -> Any:
     )
 
 
-def _text_config(tokenizer: Any) -> dict[str, Any]:
+def _text_config(tokenizer: Any, width: int = 32) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
-        "hidden_size": 32,
+        "hidden_size": width,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -87,16 +92,18 @@ def _text_config(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _qwen(kind: str) -> tuple[Any, Any]:
+def _qwen(kind: str, width: int) -> tuple[Any, Any]:
     import transformers as hf
 
     tokenizer = _tokenizer()
     prefix = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[kind]
-    text = _text_config(tokenizer)
+    text = _text_config(tokenizer, width)
+    third = width // 8 // 3
     text["rope_parameters"] = {
         "rope_type": "default",
         "rope_theta": 10000.0,
-        "mrope_section": [2, 1, 1],
+        "mrope_section": [width // 8 - 2 * third, third, third],
+        "mrope_interleaved": kind == "qwen3_vl",
     }
     vision: dict[str, Any] = {
         "depth": 1,
@@ -105,13 +112,13 @@ def _qwen(kind: str) -> tuple[Any, Any]:
         "spatial_merge_size": 2,
     }
     if kind == "qwen2_vl":
-        vision |= {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
+        vision |= {"embed_dim": 16, "hidden_size": width, "mlp_ratio": 2}
     else:
-        vision |= {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 32}
+        vision |= {"hidden_size": 16, "out_hidden_size": width, "intermediate_size": 32}
     if kind == "qwen2_5_vl":
         vision |= {"window_size": 16, "fullatt_block_indexes": [0]}
     if kind == "qwen3_vl":
-        text["head_dim"] = 8
+        text["head_dim"] = width // 4
         vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 64}
     names = {"image": IMAGE, "video": VIDEO, "vision_start": "<|vision_start|>"}
     names["vision_end"] = "<|vision_end|>"

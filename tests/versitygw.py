@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ def program() -> Path | None:
         return Path(named) if os.access(named, os.X_OK) else None
     if found := shutil.which("versitygw"):
         return Path(found)
-    cache = Path(os.environ.get("MSTAR_CACHE_DIR", "/tmp/mstar-cache"))  # noqa: S108 - where `make cluster` keeps it
+    cache = Path(os.environ.get("MSTAR_CACHE_DIR") or Path(tempfile.gettempdir(), "mstar-cache"))
     built = [path for path in cache.glob("tools-*/versitygw") if os.access(path, os.X_OK)]
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
@@ -116,3 +117,5 @@ class VersityGW:
         """Have it accept connections and answer nothing, or go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+        if frozen:  # until it is so, it may still answer
+            os.waitpid(self._process.pid, os.WUNTRACED)

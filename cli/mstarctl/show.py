@@ -295,7 +295,7 @@ def overviews(found: Sequence[Overview], *, as_json: bool) -> None:
         typer.echo(json.dumps([asdict(each) for each in found], indent=1))
         return
     if not found:
-        typer.echo("no runs")
+        typer.echo("no runs in this store; --store names another (the demo's is runs/demo/store)")
         return
     table = Table(box=None, pad_edge=False)
     for column in ("RUN", "PHASE", "STEPS", "NOW", "SECONDS"):

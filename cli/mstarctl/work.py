@@ -1,5 +1,6 @@
 """What the commands about runs do."""
 
+import importlib.util
 import json
 import os
 import time
@@ -14,12 +15,13 @@ from mstar.config import RunSpec, load_spec
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.prepare import prepare
 from mstar.controller.status import Phase, overview
-from mstar.errors import NotFound, SpecError, StorageError
+from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
 from mstar.executors.local import LocalExecutor
 from mstar.history import Run, load_history, load_run, run_names
 from mstar.storage import keys
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
+from mstar.tasks import Execution
 from mstarctl import show
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ INTERRUPTED = 130
 def run(file: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
     """Check, prepare and advance a run on this machine."""
     spec = load_spec(file, overrides)
+    _check_engines(spec.execution)
     if dry_run:
         show.plan(spec, check(spec), as_json=as_json)
         return
@@ -83,6 +86,17 @@ def wait(url: str, name: str, *, context: str | None, namespace: str | None, as_
     store = existing_store(url)
     load_run(store, name)
     cluster.follow(store, name, _api(store, name, context, namespace), as_json=as_json)
+
+
+def _check_engines(execution: Execution) -> None:
+    """What a run here would find missing only after hours: the engine, and DeepSpeed."""
+    needed = {"vllm": execution.engine == "vllm", "deepspeed": execution.deepspeed is not None}
+    for package, asked in needed.items():
+        if asked and importlib.util.find_spec(package) is None:
+            raise MissingDependency(
+                f"execution asks for {package}, which is not installed here; install it (docs/stages.md), or leave "
+                "it out of execution"
+            )
 
 
 def _prepared(spec: RunSpec, *, as_json: bool) -> tuple[Store, Run]:

@@ -8,9 +8,17 @@ from typing import Protocol
 
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
-from mstar.errors import Cancelled, ConflictError, MstarError, leaves
+from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, leaves
 from mstar.executors.base import ABSENT, Executor, Job, Observation, State
-from mstar.history import Entry, Run, append_entry, done_of, done_step, load_history
+from mstar.history import (
+    Entry,
+    Run,
+    append_entry,
+    done_of,
+    done_step,
+    forget_history,
+    load_history,
+)
 from mstar.recipe import Step, follow, planned_steps, recipe
 from mstar.storage import keys
 from mstar.storage.lease import Identity, Lease, acquire, process_alive, this_process
@@ -101,7 +109,13 @@ class Controller:
             step = next(program, None)
             index = 0
             for entry in load_history(self.store, name):
-                step = follow(program, step, done_of(self.store, entry))
+                try:
+                    done = done_of(self.store, entry)
+                except NotFound:
+                    # Somebody removed a damaged step: it is run again, and what followed is looked at again.
+                    forget_history(self.store, name, index)
+                    break
+                step = follow(program, step, done)
                 index += 1
             try:
                 while step is not None:

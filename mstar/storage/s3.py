@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -48,6 +49,7 @@ class S3Store:
         self._bucket, self._prefix = parts.netloc, f"{prefix}/" if prefix else ""
         self._sleep = sleep
         self._bucket_seen = False
+        self._connecting = Lock()
 
     def __repr__(self) -> str:
         return f"S3Store({self.url!r})"
@@ -180,8 +182,9 @@ class S3Store:
 
     @cached_property
     def _client(self) -> Any:
-        with explaining(Place(self._bucket, None), "use", self.url):
-            return connect()
+        with self._connecting, explaining(Place(self._bucket, None), "use", self.url):
+            # Of several threads that come first at once, one connects for all.
+            return vars(self).get("_client") or vars(self).setdefault("_client", connect())
 
     @cached_property
     def _slow_client(self) -> Any:

@@ -30,10 +30,12 @@ PATIENCE = 15.0
 _OPTIONS: dict[str, Any] = {
     "connect_timeout": 4,
     "read_timeout": 12,
-    "retries": {"mode": "standard", "total_max_attempts": 5},
     "user_agent_appid": "mstar",
 }
 _POOL = 16
+_RETRIES = {"mode": "standard", "total_max_attempts": 5}
+# The token service that the SDK asks by itself where a role is used is no business of ``_retry_after``.
+_TOKEN_RETRIES = {"mode": "standard", "total_max_attempts": 2}
 # A server may put a large object together from its parts for minutes before it answers.
 _SLOW: dict[str, Any] = {"read_timeout": 900}
 # Newer boto3 adds checksums by default that many servers other than Amazon's refuse or store as part of the data.
@@ -54,15 +56,14 @@ def session() -> Any:
     if problem := given_twice():
         raise StoreRefused(problem)
     inner = botocore.session.Session()
-    # Also for the token service that the SDK asks on its own where a role is used.
-    inner.set_default_client_config(Config(**_OPTIONS))
+    inner.set_default_client_config(Config(**_OPTIONS, retries=_TOKEN_RETRIES))
     return boto3.session.Session(botocore_session=inner)
 
 
 def connect(*, slow: bool = False) -> Any:
     """A client of S3 as the environment describes it; nothing is sent yet. ``slow`` waits long for an answer."""
     opened = session()
-    options = {"max_pool_connections": _POOL} | (_SLOW if slow else {})
+    options = {"max_pool_connections": _POOL, "retries": _RETRIES} | (_SLOW if slow else {})
     client = opened.client("s3", config=Config(**options))
     if not (urlsplit(client.meta.endpoint_url).hostname or "").endswith(_AMAZON):
         client = opened.client("s3", config=Config(**options, **_FOREIGN))

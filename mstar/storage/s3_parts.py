@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mstar.storage.parallel import LARGE, in_parallel
+from mstar.storage.parallel import LARGE, PARALLEL, in_parallel
 from mstar.storage.s3_faults import code_of, unreachable, unsure
 
 _MIB = 1 << 20
@@ -29,6 +29,7 @@ WRITER = "mstar-writer"
 """Metadata that tells whose request it was that made an object."""
 
 _BLOCK = 256 << 10  # what a processor's cache holds for several threads
+_LEAST_PART = 4 * _MIB
 _MOST_PARTS = 10_000
 _READ_ATTEMPTS = 5
 _ASK_SECONDS = 10.0
@@ -97,19 +98,28 @@ def fetch(source: Source, first: Mapping[str, Any], path: Path) -> str:
                     digest.update(block)
             return digest.hexdigest()
 
-        def receive(start: int) -> tuple[int, int]:
-            end = min(start + PART, size)
+        def receive(span: tuple[int, int]) -> tuple[int, int]:
+            start, end = span
             answer = source.ask(start, end, first["ETag"]) if start else first
             with closing(Stream(source, start, answer)) as stream:
                 for _ in _receive(stream, handle, start):
                     pass
-            return start, end
+            return span
 
-        with closing(in_parallel(receive, range(0, size, PART))) as received:
+        with closing(in_parallel(receive, _spans(size))) as received:
             for start, end in received:
                 for written in _written(handle, start, end):
                     digest.update(written)
     return digest.hexdigest()
+
+
+def _spans(size: int) -> Iterator[tuple[int, int]]:
+    """A large object cut for fetching: smaller towards the end, so that hashing, in order, is not left far behind."""
+    at, length = 0, PART
+    while at < size:
+        yield at, min(at + length, size)
+        at += length
+        length = max(_LEAST_PART, min(PART, (size - at) // PARALLEL // _MIB * _MIB))
 
 
 def send(client: Any, slow: Callable[[], Any], at: Mapping[str, str], file: BinaryIO) -> None:

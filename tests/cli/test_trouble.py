@@ -156,8 +156,22 @@ def test_the_store_may_come_from_the_environment(mstarctl, store, monkeypatch):
     assert "small" in out
 
 
+@pytest.mark.parametrize(
+    ("package", "key"), [("vllm", "execution.engine=vllm"), ("deepspeed", "execution.deepspeed={}")]
+)
+def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
+    mstarctl, tmp_path, monkeypatch, package, key
+):
+    monkeypatch.setattr("mstarctl.work.importlib.util.find_spec", lambda name: None)
+    path = tmp_path / "spec.yaml"
+    path.write_text("{name: a, data: {path: data}, model: base}")
+    code, _, err = mstarctl("run", "-f", path, "--local", "--dry-run", "--set", key)
+    assert code == 12
+    assert package in err
+
+
 def test_an_empty_store_has_no_runs(mstarctl, tmp_path):
-    assert mstarctl("status", "-s", tmp_path)[1] == "no runs\n"
+    assert mstarctl("status", "-s", tmp_path)[1].startswith("no runs in this store")
     assert json.loads(mstarctl("status", "-s", tmp_path, "-o", "json")[1]) == []
 
 

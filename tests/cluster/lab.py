@@ -20,7 +20,7 @@ from mstar.storage.store import Store
 from tests.cluster.running import Cluster
 
 CHART = Path(__file__).parents[2] / "helm" / "mstar"
-SECONDS = 420
+SECONDS = 600
 UID = 54321  # of no meaning, as clusters that choose the user do
 SMALL = {"requests": {"cpu": "50m", "memory": "200Mi"}, "limits": {"memory": "3Gi"}}
 

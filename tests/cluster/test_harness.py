@@ -205,7 +205,7 @@ def traces(folder: Path) -> list[str]:
 def test_a_second_cluster_comes_up_beside_the_first_and_leaves_no_trace(cluster: Cluster):
     if not cluster.owns_s3:
         pytest.skip("the harness has not been used here")
-    folder = Path(tempfile.mkdtemp(prefix="mstar-"), "second")
+    folder = Path(tempfile.mkdtemp(prefix="mstar-second-"), "second")
     environment = dict(os.environ) | {
         "MSTAR_CLUSTER_DIR": str(folder),
         "MSTAR_CLUSTER_API_PORT": "16443",

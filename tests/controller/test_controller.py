@@ -108,6 +108,18 @@ def test_a_finished_run_is_not_run_again(store):
     assert executor.submitted == []
 
 
+@pytest.mark.parametrize("removed", [0, 3])
+def test_a_step_that_somebody_removed_is_run_again_and_the_rest_adopted(store, removed):
+    spec = small_spec()
+    advance(store, spec)
+    before = history(store, spec.name)
+    for key in list(store.list(f"steps/{before[removed][1].id}")):
+        store.delete(key)
+    executor, _ = advance(store, spec)
+    assert [job.index for job in executor.submitted] == [removed]
+    assert history(store, spec.name) == before
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_any_write_the_run_ends_the_same_and_commits_each_step_once(after):
     whole = MemoryStore()

@@ -124,11 +124,15 @@ def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(cluster, store
     name = first.submit(job(store))
     sees(first, name, lambda found: not found.waiting)
     uid = cluster.get("Job", name)["metadata"]["uid"]
-    threading.Thread(target=first.delete, args=(name,), daemon=True).start()
+    deletion = threading.Thread(target=first.delete, args=(name,), daemon=True)
+    deletion.start()
     assert ending.wait(10)
     second = executors()
     assert second.submit(job(store)) == name
     assert cluster.get("Job", name)["metadata"]["uid"] != uid
+    # The first sees a Job of that name and waits on: nobody deletes what another has begun. It ends with its cluster.
+    cluster.remove(cluster.get("Job", name))
+    deletion.join(10)
 
 
 def test_a_job_that_is_gone_just_when_it_is_adopted_is_an_error_that_says_so(

@@ -16,6 +16,7 @@ from mstar.errors import IntegrityError, Preempted, WorkerLost
 from mstar.stages.context import Gang
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import read_manifest
+from mstar.storage.store import Store
 from mstar.tasks import DeepSpeed, TrainTask, task_hash
 from tests.stages.steps import (
     EACH_STEP,
@@ -44,8 +45,8 @@ EACH = EACH_STEP.model_copy(update={"deepspeed": DeepSpeed(processes=1, zero_sta
 class Machines:
     """A gang of two on disks of their own, ended with the test."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store, self.folder = FolderStore(folder / "store"), folder
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
         self.started: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -82,8 +83,8 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture
-def machines(tmp_path):
-    gang = Machines(tmp_path)
+def machines(s3_store, tmp_path):
+    gang = Machines(s3_store, tmp_path)
     yield gang
     for process in gang.started:
         process.kill()

@@ -11,6 +11,7 @@ from mstar.errors import Preempted, SpecError, StorageError
 from mstar.stages.context import Gang
 from mstar.storage import keys
 from mstar.storage.folder import FolderStore
+from mstar.storage.memory import MemoryStore
 from mstar.storage.reading import parse_manifest, read_manifest
 from mstar.tasks import task_hash
 from tests.stages.steps import (
@@ -122,6 +123,18 @@ def test_a_step_preempted_again_and_again_ends_as_if_it_had_not_been(step, tmp_p
         ):
             attempt(store, task, tmp_path, name=str(number), stopping=stopped(task, steps))
     check(attempt(store, task, tmp_path, name="5"))
+
+
+def test_a_checkpoint_is_taken_up_from_a_store_that_is_not_on_this_disk(
+    undisturbed, model, tmp_path
+):
+    make, expected, _ = undisturbed
+    store = MemoryStore()
+    task = make(store, model, tmp_path / "data")
+    with pytest.raises(Preempted, match="after optimizer step 3 is in the store"):
+        attempt(store, task, tmp_path / "1", stopping=stopped(task, 3))
+    assert digests(attempt(store, task, tmp_path / "2", name="2")) == digests(expected)
+    assert list(store.list(keys.progress(task_hash(task)))) == []
 
 
 def test_a_stop_before_the_first_optimizer_step_leaves_nothing(step, tmp_path):

@@ -62,8 +62,8 @@ class World:
                 adopted.append(shard.add_bytes(f"{index}/rows", name.encode()))
                 shard.commit()
         writer = ArtifactWriter(self.store, identity, "1")
-        for part_name in parts:
-            writer.add_bytes(part_name, name.encode())
+        for called in parts:
+            writer.add_bytes(called, name.encode())
         for part in adopted:
             writer.adopt(part)
         if commit:
@@ -275,7 +275,7 @@ made = st.builds(
 
 
 def build(steps: list[Made]) -> tuple[World, Roots, dict[str, str]]:
-    world, states = World(), {}
+    world, states = World(), dict[str, str]()
     manifests: list[Manifest] = []
     for index, each in enumerate(steps):
         inputs = tuple(manifests[i] for i in sorted(each.inputs) if i < len(manifests))

@@ -3,7 +3,10 @@
 import logging
 import pickle
 import re
+import socket
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from mstar.errors import MstarError, StorageError, StoreRefused
-from mstar.storage import s3_client
+from mstar.storage import s3_client as s3_client_module
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.probe import probe
 from mstar.storage.s3 import S3Store
+from mstar.storage.s3_checks import check_bucket
 from mstar.storage.s3_identity import given_twice, source
 from tests.storage.meddler import SECRET, refusal
 
@@ -73,7 +77,7 @@ def test_each_refusal_is_one_sentence_that_says_what_to_do(
 def test_an_endpoint_that_nobody_answers_at_is_named_without_secrets(s3_environment, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setattr(s3_client, "PATIENCE", 0.0)
+    monkeypatch.setattr(s3_client_module, "PATIENCE", 0.0)
     with pytest.raises(StorageError, match=r"http://127.0.0.1:9 cannot be reached") as caught:
         S3Store("s3://runs/x").get("a")
     assert SECRET not in str(caught.value)
@@ -145,6 +149,56 @@ def test_a_token_service_that_does_not_answer_is_named_instead_of_the_store(medd
     with pytest.raises(StorageError, match=r"https://sts\.example cannot be reached") as caught:
         meddle("put_object", wait).put("a", b"")
     assert SECRET not in str(caught.value)
+
+
+@pytest.fixture
+def role(s3_environment, monkeypatch, tmp_path: Path) -> None:
+    """What a cluster puts into a pod whose service account has a role."""
+    (tmp_path / "token").write_text(SECRET)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/mstar")
+
+
+def test_a_role_by_web_identity_is_used_and_named(role, s3_client):
+    store = S3Store("s3://runs/role")
+    store.put("a", b"data")
+    assert store.get("a") == b"data"
+    found = {check.what: check for check in check_bucket(store.url)}
+    assert found["credentials"].found == (
+        "from a role by web identity token (AWS_WEB_IDENTITY_TOKEN_FILE)"
+    )
+    assert not any(check.error for check in found.values())
+    assert SECRET not in str(found)
+
+
+def test_a_token_service_that_says_nothing_is_told_before_long(role, monkeypatch):
+    monkeypatch.setitem(s3_client_module._OPTIONS, "read_timeout", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint)
+        begin = time.monotonic()
+        with pytest.raises(StorageError, match=f"{endpoint} cannot be reached"):
+            S3Store("s3://runs/role").put("a", b"")
+        assert time.monotonic() - begin < 15
+
+
+def test_of_many_threads_that_begin_at_once_one_connects(s3_environment, s3_client, monkeypatch):
+    made = []
+
+    def connect() -> Any:
+        made.append(1)
+        time.sleep(0.05)
+        return s3_client
+
+    monkeypatch.setattr("mstar.storage.s3.connect", connect)
+    store = S3Store("s3://runs/threads")
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: store.size("a"), range(8))) == {None}
+    assert len(made) == 1
 
 
 def test_no_secret_reaches_keys_bytes_logs_messages_or_what_is_printed(

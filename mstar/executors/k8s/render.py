@@ -124,6 +124,7 @@ def controller_job(scene: Scene) -> Object:
     }
     spec = _pod_spec(cluster, cluster.controller, container, cluster.controller_service_account)
     spec["automountServiceAccountToken"] = True
+    spec["enableServiceLinks"] = False  # a Service called mstar-… would set variables of ours
     template = strategic_merge(
         {"metadata": {"labels": marks}, "spec": spec}, cluster.controller.patch
     )

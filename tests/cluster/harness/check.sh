@@ -26,13 +26,11 @@ if ((${#missing[@]} == 0)); then
     [[ $(findmnt --noheadings --output FSTYPE "$mount_point") != overlay ]] ||
         lacks "MSTAR_CLUSTER_DIR on a file system that container images can be unpacked on ($mount_point is an overlay)"
 fi
-if ((${#missing[@]} == 0)) && stopped node; then
-    for port in "$api_port" "$s3_port"; do
-        if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            lacks "port $port of 127.0.0.1, which is in use (choose others: MSTAR_CLUSTER_API_PORT, MSTAR_CLUSTER_S3_PORT)"
-        fi
-    done
-fi
+# free PORT DOOR: nobody listens there, or our own door does, which may have outlived its node
+free() { running "$2" >/dev/null || ! (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+choose="which is in use (choose others: MSTAR_CLUSTER_API_PORT, MSTAR_CLUSTER_S3_PORT)"
+free "$api_port" api-door || lacks "port $api_port of 127.0.0.1, $choose"
+free "$s3_port" s3-door || lacks "port $s3_port of 127.0.0.1, $choose"
 
 if ((${#missing[@]})); then
     printf -v list '%s; ' "${missing[@]}"

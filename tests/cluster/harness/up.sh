@@ -6,6 +6,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 "$harness/check.sh"
 "$harness/packages.sh"
 tools=$("$harness/tools.sh")
+touch "$tools"
+find "$cache" -mindepth 1 -maxdepth 1 -name 'tools-*' -mtime +30 -exec rm -rf {} + # nobody has asked for it in a month
 mkdir -p "$(dirname "$state")"
 lock
 

@@ -61,6 +61,18 @@ def test_greedy_responses_equal_those_of_transformers(sampler):
         assert sample(sampler, prompts, GREEDY) == sample(other, prompts, GREEDY)
 
 
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_other_families_say_what_transformers_says(sampler, tmp_path, kind):
+    sampler.close()
+    folder = build_tiny_model(tmp_path, kind=kind, width=128)
+    prompts = rows.make_prompts(20, samples=1)
+    found = []
+    for engine in ("vllm", "transformers"):
+        with opened(engine, folder=folder) as other:
+            found.append(sample(other, prompts, GREEDY))
+    assert found[0] == found[1]
+
+
 def test_shards_of_any_size_give_the_same_responses(sampler):
     prompts = make_prompts(24)
     whole = sample(sampler, prompts)
