@@ -58,7 +58,8 @@ class Resources(Record):
     @property
     def gpus(self) -> int:
         """GPUs of any maker that one pod holds."""
-        return sum(int(value) for name, value in self.limits.items() if name.endswith("/gpu"))
+        held = (value for name, value in self.limits.items() if name.endswith("/gpu"))
+        return sum(int(float(value)) for value in held if value.replace(".", "", 1).isdecimal())
 
 
 class Pod(Record):

@@ -1,6 +1,7 @@
 """What a run is and has done, as the store has it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +96,22 @@ def _as_noted(store: Store, spec: RunSpec) -> RunSpec:
         body = _json(store.get(key), key)
     except NotFound:
         return spec
-    fields = spec.model_dump(mode="json", exclude_unset=True) | body
+    noted = set(HOW) - {"name", "store"}  # what the note leaves out is to be as usual again
+    fields = spec.model_dump(mode="json", exclude_unset=True, exclude=noted) | body
     return parse_spec(fields, source=f"{key} of run {spec.name}")
 
 
-def load_history(store: Store, name: str) -> list[Entry]:
-    """A run's finished steps in order; ``IntegrityError`` when one is unreadable or missing in between."""
-    entries = []
+def load_history(store: Store, name: str, known: Sequence[Entry] = ()) -> list[Entry]:
+    """A run's finished steps in order; ``IntegrityError`` when one is unreadable or missing in between.
+
+    What is ``known`` of it from an earlier look is not fetched again.
+    """
+    entries: list[Entry] = []
+    have = {keys.history(name, entry.index, entry.name): entry for entry in known}
     for position, key in enumerate(store.list(f"{keys.run(name)}/history")):
+        if key in have:
+            entries.append(have[key])
+            continue
         body = _json(store.get(key), key)
         try:
             entry = Entry(

@@ -42,17 +42,20 @@ def set_up(stream: IO[str] | None = None) -> None:
 
 
 LAST_WORD = Path("/dev/termination-log")
-_MESSAGE_CHARACTERS = 3000  # Kubernetes keeps 4096 bytes
+_MESSAGE_BYTES = 4000  # Kubernetes keeps the last 4096, and half a JSON object says nothing
 
 
-def last_word(message: str, exit_code: int, *, retriable: bool, path: Path = LAST_WORD) -> None:
+def last_word(message: str, exit_code: int, *, retriable: bool, path: Path | None = None) -> None:
     """Leave a pod's termination message, where there is a place for it: why it ended, for whoever looks at the pod."""
-    body = {
-        "message": message[:_MESSAGE_CHARACTERS],
-        "exit_code": exit_code,
-        "retriable": retriable,
-    }
+    place = path or LAST_WORD
+    body = {"message": message, "exit_code": exit_code, "retriable": retriable}
+    while (
+        len(line := json.dumps(body, ensure_ascii=False).encode(errors="replace")) > _MESSAGE_BYTES
+    ):
+        message = message[: len(message) * 3 // 4]
+        body["message"] = f"{message}…"
     try:
-        path.write_text(json.dumps(body) + "\n", encoding="utf-8")
+        if place.exists():  # a pod's runtime has made it
+            place.write_bytes(line + b"\n")
     except OSError as error:
         logging.getLogger("mstar").info("no termination message could be left: %s", error)

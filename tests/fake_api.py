@@ -198,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             if found[4]:
                 return self._log(thing, query)
             if self.command == "DELETE":
-                cluster.delete(thing, body.get("propagationPolicy", "Background"))
+                cluster.delete(thing, query.get("propagationPolicy", "Background"))
             return deepcopy(thing)
 
     def _create(self, namespace: str, query: dict[str, str], body: Object) -> Object:

@@ -1,8 +1,9 @@
 """Runs in a cluster: submit, look, cancel. The laptop only talks to the store and to the API; both outlive it."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,32 @@ from mstar.controller.loop import request_cancel, withdraw_cancel
 from mstar.controller.place import Settled, settle, settled
 from mstar.controller.prepare import check_inputs, prepare
 from mstar.controller.status import Overview, Phase, Status, overview, write_status
-from mstar.errors import ClusterError, ConflictError, MstarError, SpecError
+from mstar.errors import (
+    Cancelled,
+    ClusterError,
+    ClusterUnreachable,
+    MstarError,
+    SpecError,
+    WorkerLost,
+)
 from mstar.executors.base import Observation, State
 from mstar.executors.k8s.api import AlreadyThere, Api, connect
 from mstar.executors.k8s.diagnose import diagnose
 from mstar.executors.k8s.names import INDEX, JOB, STEP, Place, controller_name, selector
 from mstar.executors.k8s.render import CONTAINER, Scene, controller_job
-from mstar.history import Run, load_run
+from mstar.history import Entry, Run, load_history, load_run
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
 from mstarctl import objects, show
 
 DEFAULTS = "mstar-defaults"
 GONE_SECONDS = 300.0
+BLIND_SECONDS = 300.0
+"""How long who follows a run bears with a store or a cluster that does not answer."""
+
+STOPPED_SECONDS = 60.0
+"""How long a run may be seen with nobody working on it before who follows it gives up: longer than a lease lasts."""
+
 POLL_SECONDS = 1.0
 LOG_BYTES = 1_000_000
 
@@ -57,7 +71,7 @@ def submit(
 ) -> None:
     """Check everything that can be checked, store the run, start its controller, and follow it if asked to."""
     spec = load_spec(file, overrides)
-    check_store(spec)
+    objects.check_store(spec.store)
     queries = check_inputs(spec)
     if dry_run and not server_dry_run:
         cluster = with_defaults({}, own_block(spec), "the spec's cluster block")
@@ -80,6 +94,7 @@ def submit(
 
 def resume(store: Store, name: str, target: Target, *, wait: bool, as_json: bool) -> None:
     """Start a stored run's controller again, in this cluster."""
+    objects.check_store(store.url)
     run = load_run(store, name)
     before = settled(store, name)
     api = target.open(run.spec.cluster.namespace or (before.namespace if before else None))
@@ -105,10 +120,9 @@ def start(api: Api, store: Store, run: Run, cluster: Cluster, *, as_json: bool) 
     settle(store, run.name, Settled(namespace=api.namespace, job=name, cluster=cluster))
     why = "its controller is being started"
     write_status(store, run.name, Status(phase=Phase.WAITING, why=why, at=time.time()))
-    try:
+    # One of that name was made just now, by somebody who started this very run, or by us and the answer was lost.
+    with suppress(AlreadyThere):
         api.create(controller_job(Scene(place=place, cluster=cluster)))
-    except AlreadyThere:
-        raise ConflictError(f"somebody else started Job {name} at this moment") from None
     text = (
         f"run {run.name} is under way: Job {name} in namespace {api.namespace}. Look with: "
         f"mstarctl status {run.name} --store {store.url}"
@@ -124,6 +138,10 @@ def resolve(api: Api, spec: RunSpec) -> Cluster:
         defaults = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise SpecError(f"ConfigMap {DEFAULTS}, key cluster.yaml, is not YAML: {error}") from None
+    if not isinstance(defaults, Mapping):
+        raise SpecError(
+            f"ConfigMap {DEFAULTS}, key cluster.yaml: expected the keys of a cluster block"
+        )
     source = f"the spec's cluster block over ConfigMap {DEFAULTS} of namespace {api.namespace}"
     return with_defaults(defaults, own_block(spec), source)
 
@@ -131,15 +149,6 @@ def resolve(api: Api, spec: RunSpec) -> Cluster:
 def own_block(spec: RunSpec) -> dict[str, Any]:
     """What the spec itself says of the cluster."""
     return spec.cluster.model_dump(mode="json", exclude_unset=True)
-
-
-def check_store(spec: RunSpec) -> None:
-    """A cluster's pods cannot read a laptop's folder."""
-    if not spec.store.startswith("s3://"):
-        raise SpecError(
-            f"store is {spec.store}, a folder of this machine, which no pod can read: set store: s3://bucket/prefix, "
-            "or run here with --local"
-        )
 
 
 def preflight(api: Api, spec: RunSpec, cluster: Cluster, queries: Mapping[str, int]) -> None:
@@ -179,52 +188,73 @@ def preflight(api: Api, spec: RunSpec, cluster: Cluster, queries: Mapping[str, i
             raise type(error)(f"{body['kind']} {body['metadata']['name']}: {error}") from None
 
 
-def note_offline(store: Store, spec: RunSpec) -> None:
-    """Note where a run will be started by other means (``kubectl apply``), with the spec's own cluster block."""
-    cluster = with_defaults({}, own_block(spec), "the spec's cluster block")
+def note_offline(store: Store, spec: RunSpec, defaults: Mapping[str, Any]) -> None:
+    """Note where a run will be started by other means (``kubectl apply``), and with what defaults."""
+    cluster = with_defaults(defaults, own_block(spec), "the spec's cluster block")
+    before = settled(store, spec.name)
+    namespace = cluster.namespace or (before.namespace if before else "")
     job = controller_name(Place(run=spec.name, store=store.url))
-    settle(store, spec.name, Settled(namespace=cluster.namespace or "", job=job, cluster=cluster))
+    settle(store, spec.name, Settled(namespace=namespace, job=job, cluster=cluster))
 
 
 def follow(store: Store, name: str, api: Api | None, *, as_json: bool) -> None:
     """Print each finished step, and what the run waits for, until it ends; raise what it ended with."""
     steps = show.Followed(as_json=as_json)
+    answered = worked = time.monotonic()
+    entries: list[Entry] = []
     while True:
-        found = explained(store, name, api)
-        steps.update(store, found)
+        now = time.monotonic()
+        try:
+            found = explained(store, name, api, entries)
+            entries = load_history(store, name, entries)
+            steps.update(found, entries)
+            answered = now
+        except MstarError as error:
+            # The run does not need us: what we cannot see for a while may go on all the same.
+            if not error.retriable or now - answered > BLIND_SECONDS:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
         status = found.status
         if status.phase is Phase.FINISHED:
             show.overview(found, as_json=as_json)
             return
         if status.phase in {Phase.FAILED, Phase.CANCELLED}:
             raise typer.Exit(steps.failed(status))
+        if status.phase is not Phase.STOPPED:
+            worked = now
+        elif now - worked > STOPPED_SECONDS:
+            raise typer.Exit(steps.failed(replace(status, exit_code=WorkerLost.exit_code)))
         time.sleep(POLL_SECONDS)
 
 
-def explained(store: Store, name: str, api: Api | None) -> Overview:
+def explained(store: Store, name: str, api: Api | None, known: Sequence[Entry] = ()) -> Overview:
     """A run's overview; where no controller works on it, with what its Job in the cluster says of that."""
-    found = overview(store, name, time.time())
+    found = overview(store, name, time.time(), known)
     where = settled(store, name)
     if found.controller != "none" or api is None or where is None:
         return found
     if found.status.phase in {Phase.FINISHED, Phase.FAILED, Phase.CANCELLED}:
         return found
-    seen = look_at(api, where.job)
+    try:
+        seen = look_at(api, where.job)
+    except MstarError as error:
+        why = f"{found.status.why} (what the cluster knows of it cannot be asked: {error})"
+        return show.with_status(found, replace(found.status, why=why))
     if seen is None:
         return found
     if seen.state is State.FAILED:
-        status = Status(
+        status = replace(
+            found.status,
             phase=Phase.FAILED,
-            step=found.status.step,
             why=f"its controller failed: {seen.message}",
             exit_code=seen.exit_code,
-            at=found.status.at,
         )
     elif seen.state is State.SUCCEEDED:
         return found
     else:
         why = seen.waiting or seen.message or "it is starting"
-        status = Status(phase=Phase.WAITING, step=found.status.step, why=f"controller: {why}")
+        status = replace(found.status, phase=Phase.WAITING, why=f"controller: {why}")
     return show.with_status(found, status)
 
 
@@ -247,59 +277,72 @@ def reachable(store: Store, name: str, target: Target) -> Api | None:
     if where is None:
         return None
     try:
-        connection, _ = connect(target.context)
+        connection, implied = connect(target.context)
     except MstarError:
         return None
-    return Api(connection, target.namespace or where.namespace, patience=2.0)
+    return Api(connection, target.namespace or where.namespace or implied, patience=2.0)
 
 
 def cancel(store: Store, name: str, api: Api, *, as_json: bool) -> None:
     """Note the wish, and see that no Job and no pod is left."""
     request_cancel(store, name, time.time())
-    chosen = selector(Place(run=name, store=store.url))
-    where = settled(store, name)
-    deadline = time.monotonic() + GONE_SECONDS
-    helped = False
-    with show.working(f"stopping {name}", as_json=as_json):
-        while True:
-            jobs = api.list("Job", chosen).items
-            pods = api.list("Pod", chosen).items
-            if not jobs and not pods:
-                break
-            working = overview(store, name, time.time()).controller != "none"
-            if not working and not helped:
-                helped = True
-                _delete_all(api, jobs, pods)
-            if time.monotonic() > deadline:
-                left = ", ".join(each["metadata"]["name"] for each in [*jobs, *pods])
-                raise ClusterError(f"still there after {GONE_SECONDS:.0f} s: {left}")
-            time.sleep(POLL_SECONDS)
+    try:
+        with show.working(f"stopping {name}", as_json=as_json):
+            _until_nothing_is_left(store, name, api)
+    except ClusterUnreachable as error:
+        raise ClusterUnreachable(
+            f"run {name} is asked to stop, but whether it has cannot be seen: {error}; then cancel it again"
+        ) from None
     before = overview(store, name, time.time()).status
     if before.phase is not Phase.CANCELLED:
         why = "the run was cancelled; `mstarctl resume` takes it up again"
-        status = Status(
-            phase=Phase.CANCELLED, step=before.step, why=why, exit_code=10, at=time.time()
+        code = Cancelled.exit_code
+        write_status(
+            store, name, Status(phase=Phase.CANCELLED, step=before.step, why=why, exit_code=code)
         )
-        write_status(store, name, status)
-    at = f" in namespace {where.namespace}" if where else ""
-    text = f"run {name} is cancelled; it has no Job and no pod left{at}. Go on with: mstarctl resume {name}"
+    text = (
+        f"run {name} is cancelled; it has no Job and no pod left in namespace {api.namespace}. "
+        f"Go on with: mstarctl resume {name}"
+    )
     show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
+
+
+def _until_nothing_is_left(store: Store, name: str, api: Api) -> None:
+    chosen = selector(Place(run=name, store=store.url))
+    deadline = time.monotonic() + GONE_SECONDS
+    while True:
+        jobs, pods = api.list("Job", chosen).items, api.list("Pod", chosen).items
+        if not jobs and not pods:
+            return
+        # A controller that works does it itself, and is not to be stopped while it does.
+        if overview(store, name, time.time()).controller == "none":
+            _delete_all(api, jobs, pods)
+        if time.monotonic() > deadline:
+            left = ", ".join(each["metadata"]["name"] for each in [*jobs, *pods])
+            raise ClusterError(f"still there after {GONE_SECONDS:.0f} s: {left}")
+        time.sleep(POLL_SECONDS)
 
 
 def _delete_all(api: Api, jobs: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
     # The controller first: nobody is to start what we stop.
     for job in sorted(jobs, key=lambda each: INDEX in each["metadata"]["labels"]):
-        api.delete("Job", job["metadata"]["name"])
+        if "deletionTimestamp" not in job["metadata"]:
+            api.delete("Job", job["metadata"]["name"])
     for pod in pods:
-        if not pod["metadata"].get("ownerReferences"):
+        owned = pod["metadata"].get("ownerReferences")
+        if not owned and "deletionTimestamp" not in pod["metadata"]:
             api.delete("Pod", pod["metadata"]["name"])
 
 
 def live_logs(store: Store, name: str, step: str, api: Api) -> list[tuple[str, str]]:
     """What the pods of a step that is at work have printed so far, with each pod's name."""
     chosen = selector(Place(run=name, store=store.url))
-    found = []
-    for pod in api.list("Pod", chosen).items:
+    found: list[tuple[str, str]] = []
+    try:
+        pods = api.list("Pod", chosen).items
+    except MstarError:
+        return found  # what is stored is there all the same
+    for pod in pods:
         meta = pod["metadata"]
         if meta.get("annotations", {}).get(STEP) == step:
             found.append((meta["name"], api.log(meta["name"], CONTAINER, limit=LOG_BYTES)))

@@ -54,6 +54,10 @@ SetOption = Annotated[
 WaitOption = Annotated[
     bool, typer.Option("--wait", "-w", help="Follow the run to its end; exit as it ended.")
 ]
+DefaultsOption = Annotated[
+    Path | None,
+    typer.Option(help="Defaults under the spec's cluster block: YAML, or the chart's ConfigMap."),
+]
 ContextOption = Annotated[
     str | None, typer.Option("--context", help="Context of the kubeconfig; else its current one.")
 ]
@@ -150,12 +154,7 @@ def run(
 def render(
     file: FileOption,
     overrides: SetOption = None,
-    defaults: Annotated[
-        Path | None,
-        typer.Option(
-            help="Defaults under the spec's cluster block: YAML, or the chart's ConfigMap."
-        ),
-    ] = None,
+    defaults: DefaultsOption = None,
     only: Annotated[Only, typer.Option(help="Which objects.")] = Only.ALL,
 ) -> None:
     """Print every object of a run as YAML, and ask no cluster."""
@@ -166,12 +165,15 @@ def render(
 
 @app.command()
 def upload(
-    file: FileOption, overrides: SetOption = None, output: OutputOption = Output.TEXT
+    file: FileOption,
+    overrides: SetOption = None,
+    defaults: DefaultsOption = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Store a run's data, model and spec, and start nothing."""
     from mstarctl import work
 
-    work.upload(file, overrides or [], as_json=output is Output.JSON)
+    work.upload(file, overrides or [], defaults=defaults, as_json=output is Output.JSON)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from mstar.errors import SpecError
 from mstar.executors.base import Job
 from mstar.executors.k8s.names import Place
 from mstar.executors.k8s.render import (
+    CONTAINER,
     Owner,
     Scene,
     controller_job,
@@ -35,17 +36,28 @@ NOWHERE = Ref(kind="model", id="0" * 64, digest="0" * 64)
 def render(file: Path, overrides: list[str], *, defaults: Path | None, only: str) -> None:
     """Print every object as YAML: the controller's Job, and each step's as the controller will make it."""
     spec = load_spec(file, overrides)
-    if not spec.store.startswith("s3://"):
-        raise SpecError(f"store is {spec.store}: pods need s3://bucket/prefix")
+    check_store(spec.store)
     block = spec.cluster.model_dump(mode="json", exclude_unset=True)
-    base = _read(defaults) if defaults else {}
-    cluster = with_defaults(base, block, "the spec's cluster block")
+    cluster = with_defaults(read_defaults(defaults), block, "the spec's cluster block")
     queries = check_inputs(spec)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     for body, note in noted(spec, cluster, queries):
         if only in {"all", "controller" if note == APPLY else "steps"}:
             sys.stdout.write(f"---\n# {note}\n")
             yaml.dump(body, sys.stdout, Dumper=dumper, sort_keys=False, width=120)
+
+
+def check_store(url: str) -> None:
+    """A cluster's pods cannot read a laptop's folder, and an address is no place for a password."""
+    if not url.startswith("s3://"):
+        raise SpecError(
+            f"store is {url}, a folder of this machine, which no pod can read: set store: s3://bucket/prefix, "
+            "or run here with --local"
+        )
+    if "@" in url or "?" in url:
+        raise SpecError(
+            "the store is not of the form s3://bucket/prefix (credentials never go there)"
+        )
 
 
 APPLY = "Apply this one, after `mstarctl upload` has stored the run; it makes the others."
@@ -120,7 +132,8 @@ def _line(body: Object) -> str:
     if body["kind"] != "Job":
         return name
     template = body["spec"]["template"]
-    container = template["spec"]["containers"][0]
+    containers = template["spec"]["containers"]
+    container = next((each for each in containers if each["name"] == CONTAINER), containers[0])
     step = body["metadata"]["annotations"].get("mstar.dev/step", "controller")
     pods = body["spec"].get("completions", 1)
     asked = container["resources"].get("limits") or container["resources"].get("requests") or {}
@@ -129,13 +142,16 @@ def _line(body: Object) -> str:
     return f"{name}{step:<20}{each:<8} {container['image']} {amounts}".rstrip()
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def read_defaults(file: Path | None) -> Mapping[str, Any]:
+    """The defaults under a spec's cluster block, from YAML or from the chart's ConfigMap; none without a file."""
+    if file is None:
+        return {}
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if isinstance(found, Mapping) and found.get("kind") == "ConfigMap":
+            found = yaml.safe_load((found.get("data") or {}).get("cluster.yaml", "")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise SpecError(f"cannot read the defaults {file}: {error}") from None
-    if isinstance(found, Mapping) and found.get("kind") == "ConfigMap":
-        found = yaml.safe_load(found.get("data", {}).get("cluster.yaml", "")) or {}
     if not isinstance(found, Mapping):
         raise SpecError(f"{file}: expected the keys of a cluster block")
     return found

@@ -23,10 +23,9 @@ from rich.table import Table
 from mstar.config import RunSpec
 from mstar.controller.status import Overview, Phase, Status
 from mstar.executors.base import Observation
-from mstar.history import Entry, load_history
+from mstar.history import Entry
 from mstar.recipe import Inputs, Step, planned_names
 from mstar.storage.manifest import Manifest
-from mstar.storage.store import Store
 from mstar.tasks import Ref
 
 errors = Console(stderr=True, highlight=False)
@@ -263,12 +262,11 @@ class Followed:
         self._steps = 0
         self._why = ""
 
-    def update(self, store: Store, found: Overview) -> None:
+    def update(self, found: Overview, entries: Sequence[Entry]) -> None:
         """Say which steps were finished since, and what the run waits for now."""
-        if found.finished_steps > self._steps:
-            for entry in load_history(store, found.run)[self._steps :]:
-                self._step(entry, found.planned_steps)
-            self._steps = found.finished_steps
+        for entry in entries[self._steps :]:
+            self._step(entry, found.planned_steps)
+        self._steps = len(entries)
         why = found.status.why
         if why != self._why and why and found.status.phase in {Phase.WAITING, Phase.RUNNING}:
             body = {"phase": found.status.phase.value, "step": found.status.step, "why": why}

@@ -42,14 +42,17 @@ def run(file: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> No
     advance(store, prepared, as_json=as_json)
 
 
-def upload(file: Path, overrides: list[str], *, as_json: bool) -> None:
+def upload(file: Path, overrides: list[str], *, defaults: Path | None, as_json: bool) -> None:
     """Check and store a run, and start nothing."""
+    from mstarctl import objects
+
+    base = objects.read_defaults(defaults)
     spec = load_spec(file, overrides)
     store, _ = _prepared(spec, as_json=as_json)
-    if "://" in store.url:
+    if store.url.startswith("s3://"):
         from mstarctl import cluster
 
-        cluster.note_offline(store, spec)
+        cluster.note_offline(store, spec, base)
     text = f"run {spec.name} is stored in {store.url}; nothing was started"
     show.message(text, {"run": spec.name, "store": store.url}, as_json=as_json)
 

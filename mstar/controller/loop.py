@@ -87,6 +87,7 @@ class Controller:
         self.interrupted = interrupted
         self.started_again = started_again
         self.epoch = 0
+        self._last = Status(phase=Phase.STOPPED)
         self.planned = planned_steps(run.spec)
 
     def advance(self) -> None:
@@ -137,8 +138,11 @@ class Controller:
                 )
                 raise
             except KeyboardInterrupt:
-                why = f"interrupted; `mstarctl resume {name}` goes on from the last commit"
-                self._tell(Status(phase=Phase.STOPPED, step=step.name if step else "", why=why))
+                how = "the next one" if self.started_again else f"`mstarctl resume {name}`"
+                why = f"interrupted; {how} goes on from the last commit"
+                # What was counted of the attempt stays: whoever goes on with it goes on counting.
+                last = replace(self._last, step=step.name if step else "")
+                self._tell(replace(last, phase=Phase.STOPPED, why=why))
                 raise
             self._tell(Status(phase=Phase.FINISHED))
 
@@ -173,15 +177,15 @@ class Controller:
                 )
                 action = decide(seen, patience)
                 if isinstance(action, Record) and manifest:
-                    self._release(watch, step)
+                    self._release(watch, step, lease)
                     return self._record(
                         step, index, manifest, adopted=watch.attempts == 0, began=began
                     )
                 if isinstance(action, Submit):
-                    self._drop(watch, step)
+                    self._drop(watch, step, lease)
                     self._submit(step, lease, action, watch)
                 elif isinstance(action, Stop):
-                    self._drop(watch, step)
+                    self._drop(watch, step, lease)
                     raise _ending(action)
                 else:
                     self._check_waits(action)
@@ -201,8 +205,12 @@ class Controller:
         if found := self.executor.find(index, identity):
             watch.job, watch.attempts = found.name, found.number
             before = read_status(self.store, self.run.name)
-            if before and (before.step, before.attempt) == (step.name, found.number):
-                watch.worked, watch.excused = before.worked, before.excused
+            if before and before.step == step.name:
+                # Killed between an attempt's start and word of it, nobody knows whether the one before it counts.
+                unsaid = max(0, found.number - before.attempt)
+                watch.excused = before.excused + unsaid
+                watch.worked = 0.0 if unsaid else before.worked
+                self._last = before
         return watch
 
     def _submit(self, step: Step, lease: Lease, action: Submit, watch: "_Watch") -> None:
@@ -210,20 +218,19 @@ class Controller:
         watch.worked = watch.waited = 0.0
         task = json.dumps(step.task.model_dump(mode="json"), indent=1).encode()
         self.store.create(keys.task(watch.identity), task)
-        watch.job = self.executor.submit(
-            Job(
-                run=self.run.name,
-                index=watch.index,
-                step=step.name,
-                number=action.number,
-                store=self.store.url,
-                task=step.task,
-                execution=self.run.spec.execution,
-                # The epoch makes attempts of two controllers differ, so neither can write into the other's parts.
-                attempt=f"{lease.epoch}-{action.number}",
-                tries=self.run.spec.limits.attempts,
-            )
+        job = Job(
+            run=self.run.name,
+            index=watch.index,
+            step=step.name,
+            number=action.number,
+            store=self.store.url,
+            task=step.task,
+            execution=self.run.spec.execution,
+            # The epoch makes attempts of two controllers differ, so neither can write into the other's parts.
+            attempt=f"{lease.epoch}-{action.number}",
+            tries=self.run.spec.limits.attempts,
         )
+        watch.job = lease.kept(lambda: self.executor.submit(job))
         self.reporter.started(step, watch.index, self.planned, action.number, action.reason)
         self._tell(
             Status(
@@ -250,7 +257,7 @@ class Controller:
         self.reporter.finished(step, index, self.planned, manifest, entry)
         return manifest
 
-    def _release(self, watch: "_Watch", step: Step) -> None:
+    def _release(self, watch: "_Watch", step: Step, lease: Lease) -> None:
         """The step is committed: give its attempt a moment to end by itself, keep its log, and let it go."""
         if not watch.job:
             return
@@ -259,19 +266,20 @@ class Controller:
             self.executor.observe(watch.job).state is State.RUNNING
             and self.clock.elapsed() < deadline
         ):
+            lease.keep()
             self.executor.wait(watch.job, POLL_SECONDS)
-        self._keep_log(watch, step)
         if self.executor.observe(watch.job).state is State.RUNNING:
-            self.executor.delete(watch.job)
+            self._drop(watch, step, lease)
         else:
+            lease.kept(lambda: self._keep_log(watch, step))
             self.executor.retire(watch.job)
         watch.job = ""
 
-    def _drop(self, watch: "_Watch", step: Step) -> None:
-        """Stop an attempt that is of no more use; its log stays in the store."""
+    def _drop(self, watch: "_Watch", step: Step, lease: Lease) -> None:
+        """Stop an attempt that is of no more use, which may take minutes; its log stays in the store."""
         if watch.job:
-            self._keep_log(watch, step)
-            self.executor.delete(watch.job)
+            lease.kept(lambda: self._keep_log(watch, step))
+            lease.kept(lambda: self.executor.delete(watch.job))
             watch.job = ""
 
     def _keep_log(self, watch: "_Watch", step: Step) -> None:
@@ -290,7 +298,7 @@ class Controller:
         return False if other.id == self.identity.id else process_alive(other)
 
     def _tell(self, status: Status) -> None:
-        status = replace(status, at=self.clock.now())
+        self._last = status = replace(status, at=self.clock.now())
         write_status(self.store, self.run.name, status)
         self.reporter.told(status)
 

@@ -1,6 +1,7 @@
 """What a controller counts for Prometheus, and the small server that shows it."""
 
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,15 +27,21 @@ SILENT_SECONDS = 600.0
 
 
 class Metrics:
-    """A reporter that counts. ``registry`` holds what ``/metrics`` shows; every series carries the run's name."""
+    """A reporter that counts. ``registry`` holds what ``/metrics`` shows; every series carries the run's name.
 
-    def __init__(self, run: Run, *, clock: Callable[[], float] = time.monotonic) -> None:
+    ``finished`` steps were committed before; what this controller did not see happen it does not count.
+    """
+
+    def __init__(
+        self, run: Run, *, finished: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._run, self._clock = run, clock
         self.registry = CollectorRegistry()
         name = run.name
         self._beat = clock()
-        self._stage = ""
-        self._worked: dict[str, float] = {}
+        self._stage = self._name = ""
+        self._next = finished
+        self._worked: tuple[str, float] | None = None
 
         def gauge(metric: str, text: str, *labels: str) -> Gauge:
             return Gauge(metric, text, ["run", *labels], registry=self.registry)
@@ -55,16 +62,20 @@ class Metrics:
         self._finished = gauge(
             "mstar_steps_finished", "Steps of the run that are committed."
         ).labels(name)
+        self._finished.set(finished)
         planned = gauge("mstar_steps_planned", "Steps that the run has in all.").labels(name)
         planned.set(planned_steps(run.spec))
 
     def started(self, step: Step, index: int, planned: int, attempt: int, reason: str) -> None:
         self._at(step, index)
+        self._worked = (f"{step.name}#{attempt}", 0.0)
         if attempt > 1:
             self._restarts.labels(self._run.name, step.task.stage).inc()
 
     def progress(self, step: Step, observation: Observation) -> None:
         self._beat = self._clock()
+        if step.name != self._name:  # an attempt that an earlier controller started
+            self._at(step, self._next)
 
     def finished(
         self, step: Step, index: int, planned: int, manifest: Manifest, entry: Entry
@@ -74,17 +85,18 @@ class Metrics:
         self._seconds.labels(self._run.name, stage).inc(entry.seconds)
         self._done.labels(self._run.name, stage).inc()
         self._finished.set(index + 1)
+        self._next = index + 1
 
     def told(self, status: Status) -> None:
         self._beat = self._clock()
         for phase in Phase:
             self._phase.labels(self._run.name, phase.value).set(phase is status.phase)
-        attempt = f"{status.step}#{status.attempt}"
-        passed = status.worked - self._worked.get(attempt, 0.0)
-        self._worked = {attempt: status.worked}
-        if self._stage and passed > 0:
+        attempt, worked = f"{status.step}#{status.attempt}", status.worked
+        known = self._worked
+        self._worked = (attempt, worked)
+        if known and known[0] == attempt and self._stage and worked > known[1]:
             held = gpus_held(self._run.spec.cluster, self._run.spec.execution, self._stage)
-            self._gpu.labels(self._run.name, self._stage).inc(passed * held)
+            self._gpu.labels(self._run.name, self._stage).inc((worked - known[1]) * held)
 
     @property
     def alive(self) -> bool:
@@ -93,7 +105,7 @@ class Metrics:
 
     def _at(self, step: Step, index: int) -> None:
         self._beat = self._clock()
-        self._stage = step.task.stage
+        self._stage, self._name = step.task.stage, step.name
         self._step.clear()
         self._step.labels(self._run.name, step.name, self._stage, str(index)).set(1)
 
@@ -105,6 +117,18 @@ def gpus_held(cluster: Cluster, execution: Execution, stage: str) -> int:
         return int(pod.resources.gpus * pod.nodes)
     shards = execution_of(execution, pod).shards if stage in {"generate", "score"} else 1
     return int(pod.resources.gpus * min(shards, pod.parallelism or shards))
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Answers by whatever address a pod has: some clusters speak IPv6 alone."""
+
+    daemon_threads = True
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 def show(metrics: Metrics, port: int) -> http.server.ThreadingHTTPServer:
@@ -130,7 +154,6 @@ def show(metrics: Metrics, port: int) -> http.server.ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(body)
 
-    server = http.server.ThreadingHTTPServer(("", port), Handler)
-    server.daemon_threads = True
+    server = _Server(("::" if _Server.address_family == socket.AF_INET6 else "", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

@@ -15,8 +15,15 @@ from typing import TypeVar
 from mstar.controller.loop import Controller
 from mstar.controller.metrics import Metrics, show
 from mstar.controller.place import Settled, settled
-from mstar.controller.status import Status
-from mstar.errors import Cancelled, ClusterError, MstarError, NotFound, Preempted
+from mstar.controller.status import LEASE_SECONDS, Status
+from mstar.errors import (
+    Cancelled,
+    ClusterError,
+    ConflictError,
+    MstarError,
+    NotFound,
+    Preempted,
+)
 from mstar.executors.base import Observation
 from mstar.executors.k8s.api import Api, connect
 from mstar.executors.k8s.executor import KubernetesExecutor
@@ -25,6 +32,7 @@ from mstar.executors.k8s.render import METRICS_PORT, Owner
 from mstar.history import Entry, Run, load_run
 from mstar.logs import last_word
 from mstar.recipe import Step
+from mstar.storage import keys
 from mstar.storage.lease import this_process
 from mstar.storage.manifest import Manifest
 from mstar.storage.open import open_store
@@ -33,7 +41,9 @@ from mstar.storage.store import Store
 log = logging.getLogger("mstar.controller")
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = LEASE_SECONDS + 15
+"""Longer than a lease lasts whose holder was killed, so that a run can be resumed at once."""
+
 PAUSE_SECONDS = 3.0
 API_PATIENCE_SECONDS = 300.0
 
@@ -100,7 +110,8 @@ def _serve(store_url: str, name: str, stop: threading.Event) -> None:
             f"the controller's own Job {where.job} is not in namespace {namespace}; start the run with mstarctl"
         )
     owner = Owner(name=own["metadata"]["name"], uid=own["metadata"]["uid"])
-    metrics = Metrics(run)
+    finished = sum(1 for _ in store.list(f"{keys.run(name)}/history"))
+    metrics = Metrics(run, finished=finished)
     server = show(metrics, int(os.environ.get("MSTAR_METRICS_PORT", str(METRICS_PORT))))
     executor = KubernetesExecutor(
         api, store, Place(run=name, store=store.url), where.cluster, owner
@@ -127,6 +138,7 @@ def _serve(store_url: str, name: str, stop: threading.Event) -> None:
         log.info("API calls", extra={"calls": dict(sorted(api.calls.items()))})
         executor.close()
         server.shutdown()
+        server.server_close()
 
 
 def _load(store: Store, name: str) -> tuple[Run, Settled]:
@@ -145,17 +157,22 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     seconds: float = PATIENCE_SECONDS,
 ) -> T:
-    """``do()``, again for some seconds after an error that may pass; then the error is raised for the Job to wait."""
-    failing_since = None
+    """``do()``, again for some seconds after an error that may pass; then the error is raised for the Job to wait.
+
+    That somebody holds the run may pass too: a controller that was killed holds it as long as its lease lasts.
+    """
+    since = float("inf")
     while True:
         began = clock()
         try:
             return do()
         except MstarError as error:
             now = clock()
-            if failing_since is None or now - began > seconds:
-                failing_since = now  # it had worked for a while: the patience is new
-            if not error.retriable or now - failing_since > seconds:
+            if now - began > seconds:
+                since = now  # it worked for a while: the patience is new
+            since = min(since, now)
+            passes = error.retriable or isinstance(error, ConflictError)
+            if not passes or now - since > seconds:
                 raise
             log.warning("trying again: %s", error)
             if stop.wait(PAUSE_SECONDS):

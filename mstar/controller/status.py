@@ -1,11 +1,12 @@
 """What a run looks like from outside: a small record in the store that the controller keeps and anyone may read."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from mstar.errors import NotFound
-from mstar.history import load_history, load_run
+from mstar.history import Entry, load_history, load_run
 from mstar.recipe import planned_steps
 from mstar.storage import keys
 from mstar.storage.lease import holder, holds
@@ -72,13 +73,16 @@ def read_status(store: Store, run: str) -> Status | None:
         return None
 
 
-def overview(store: Store, run: str, now: float) -> Overview:
-    """What to tell a person about a run, whether or not anything is running it. Raises ``NotFound``."""
+def overview(store: Store, run: str, now: float, known: Sequence[Entry] = ()) -> Overview:
+    """What to tell a person about a run, whether or not anything is running it. Raises ``NotFound``.
+
+    What is ``known`` of its history from an earlier look is not fetched again.
+    """
     stored = load_run(store, run)
-    entries = load_history(store, run)
     status = read_status(store, run) or Status(
         phase=Phase.STOPPED, why="no controller has worked on it yet"
     )
+    entries = load_history(store, run, known)  # after the status: a finished run has them all
     held = holder(store, run)
     controlled = held is not None and holds(held, now=now, ttl=LEASE_SECONDS)
     if status.phase in {Phase.RUNNING, Phase.WAITING} and not controlled:

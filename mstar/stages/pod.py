@@ -11,7 +11,14 @@ import signal
 import time
 from dataclasses import dataclass
 
-from mstar.errors import IntegrityError, MstarError, NotFound, Preempted
+from mstar.errors import (
+    IntegrityError,
+    MstarError,
+    NotFound,
+    Preempted,
+    StorageError,
+    StoreRefused,
+)
 from mstar.logs import last_word
 from mstar.stages.context import Context, Gang, Tell
 from mstar.stages.run import (
@@ -140,7 +147,7 @@ def _progress(store: Store, key: str) -> Tell:
     def tell(done: int, total: int, unit: str) -> None:
         try:
             store.put(key, json.dumps({"done": done, "total": total, "unit": unit}).encode())
-        except MstarError as error:
+        except (StorageError, StoreRefused) as error:
             log.info("progress could not be told: %s", error)
 
     return tell

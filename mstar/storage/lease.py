@@ -11,13 +11,14 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +27,7 @@ from mstar.storage import keys
 from mstar.storage.store import Store
 
 _KEPT = 3  # epochs; the newest alone decides, the others are for whoever wonders what happened
+_BEAT_SECONDS = 1.0
 _LOOKS = 5  # at a lease that changes hands just then
 _PROC = Path("/proc")
 
@@ -52,6 +54,7 @@ class Holder:
     released: bool = False
 
 
+T = TypeVar("T")
 _HOLDER = TypeAdapter(Holder)
 Alive = Callable[[Identity], bool | None]
 """Whether a process lives; None when that cannot be told from here."""
@@ -168,6 +171,14 @@ class Lease:
         """Renew if a third of the time has passed: cheap enough to call in every turn of a loop."""
         if self._clock() - self._ours.renewed_at >= self._ttl / 3:
             self.renew()
+
+    def kept(self, do: Callable[[], T]) -> T:
+        """``do()``, which may take longer than a lease lasts; ConflictError after it if the run was lost meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            doing = pool.submit(do)
+            while not wait((doing,), timeout=_BEAT_SECONDS).done:
+                self.keep()
+            return doing.result()
 
     def release(self) -> None:
         """Let the next controller begin at once; doing it twice, or after the run was taken over, is no error."""

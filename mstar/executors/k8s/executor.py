@@ -143,10 +143,10 @@ class KubernetesExecutor:
 
     def delete(self, name: str) -> None:
         """Delete the Job and its pods, and return when they are gone."""
-        if self._api.delete("Job", name) or self._mirror.get("Job", name):
-            self._wait_gone(
-                lambda: self._mirror.get("Job", name) is None and not self._pods(name), name
-            )
+        doomed = self._mirror.get("Job", name) or self._api.get("Job", name)
+        if doomed:
+            self._api.delete("Job", name)
+            self._wait_gone(lambda: self._is_gone(name, doomed["metadata"]["uid"]), name)
         self.retire(name)
 
     def delete_all(self) -> None:
@@ -216,6 +216,11 @@ class KubernetesExecutor:
             return self._api.create(step_job(self._scene, job))
         log.info("Job %s of step %s is there already; going on with it", name, job.step)
         return found
+
+    def _is_gone(self, name: str, uid: str) -> bool:
+        """Whether that very Job is gone, and its pods: another controller may have made one of its name since."""
+        job = self._mirror.get("Job", name)
+        return job["metadata"]["uid"] != uid if job else not self._pods(name)
 
     def _pods(self, name: str) -> list[Object]:
         return [
