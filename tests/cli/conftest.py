@@ -13,6 +13,7 @@ from mstar.controller import serve
 from mstar.demo.dataset import write_dataset
 from mstar.errors import MstarError
 from mstar.executors.k8s import watch
+from mstar.executors.k8s.api import Api
 from mstar.storage.s3 import S3Store
 from tests import fake_api
 from tests.controller.lives import SHORT
@@ -42,7 +43,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setattr(watch, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(serve, "PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(command, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(command, "Api", impatient(command.Api))
+    monkeypatch.setattr(command, "Api", impatient(Api))
     monkeypatch.setenv("MSTAR_METRICS_PORT", "0")
     with fake_api.running() as found:
         install(found)
