@@ -133,7 +133,7 @@ def test_a_suspended_job_waits_for_its_queue_and_then_works(cluster, store, exec
     assert ended(ours, name).state is State.SUCCEEDED
 
 
-def test_events_are_asked_for_only_while_something_waits_and_not_each_time(
+def test_events_are_asked_for_only_when_something_has_waited_for_a_while_and_not_each_time(
     cluster, store, executors
 ):
     now = [0.0]
@@ -141,6 +141,9 @@ def test_events_are_asked_for_only_while_something_waits_and_not_each_time(
     name = ours.submit(job(store))
     made = cluster.get("Job", name)
     cluster.event(made, "FailedCreate", "exceeded quota: gpu, requested: 1, used: 1, limited: 1")
+    ours.observe(name)
+    assert cluster.calls["GET events"] == 0
+    now[0] += module.EVENTS_SECONDS
     for _ in range(50):
         assert "quota: gpu" in ours.observe(name).waiting
     assert cluster.calls["GET events"] == 1

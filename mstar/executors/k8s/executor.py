@@ -135,7 +135,7 @@ class KubernetesExecutor:
         elif found.state is State.FAILED:
             # Jobs and pods are told of separately: that the Job failed may be heard before how its pods ended.
             pods = self._pods_now(name)
-            found = diagnose(job, pods, [] if pods else self._events(name, pods))
+            found = diagnose(job, pods, [] if pods else self._events(name, pods, now=True))
         return found
 
     def wait(self, name: str, seconds: float) -> None:
@@ -236,14 +236,14 @@ class KubernetesExecutor:
         if name not in self._looks:
             never = float("-inf")
             self._looks[name] = _Look(
-                events=[], events_at=never, progress_at=never, done={}, total={}
+                events=[], events_at=self._clock(), progress_at=never, done={}, total={}
             )
         return self._looks[name]
 
-    def _events(self, name: str, pods: list[Object]) -> list[Object]:
-        """Events about the Job and its pods, asked for at most every few seconds and only while something waits."""
+    def _events(self, name: str, pods: list[Object], *, now: bool = False) -> list[Object]:
+        """Events about the Job and its pods, asked for every few seconds, while something has waited that long."""
         look = self._look(name)
-        if self._clock() - look.events_at >= EVENTS_SECONDS:
+        if now or self._clock() - look.events_at >= EVENTS_SECONDS:
             look.events_at = self._clock()
             look.events = []
             ended = {"Succeeded", "Failed"}
