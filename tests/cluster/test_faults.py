@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mstar.errors import ClusterError, IntegrityError, OutOfMemory, StoreRefused
+from mstar.errors import ClusterError, IntegrityError, OutOfMemory, StorageError, StoreRefused
 from tests.cluster.lab import Lab, committed_once
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,11 @@ def test_a_bucket_that_goes_away_and_comes_back(lab: Lab, s3_running: None):
     start(lab, "away")
     lab.until_running("away", "generate")
     lab.cluster.stop_s3()
-    time.sleep(25)
+    began = time.monotonic()
+    seen = lab.mstarctl("status", "away", "--store", lab.url, code=StorageError.exit_code)
+    assert lab.cluster.s3_endpoint in seen.stderr
+    assert time.monotonic() - began < MINUTE
+    time.sleep(max(0.0, 25 - (time.monotonic() - began)))
     lab.cluster.start_s3()
     lab.mstarctl("wait", "away", "--store", lab.url)
     committed_once(lab, "away", 5)
@@ -139,6 +143,7 @@ def test_a_corrupted_shard(lab: Lab, s3: Any):
     again = ("run", "-f", str(lab.spec("corrupt")), "--set", f"seed={sum(map(ord, 'corrupt'))}")
     ended = lab.mstarctl(*again, "--wait", code=IntegrityError.exit_code)
     assert "responses.parquet" in ended.stderr
+    assert "responses.parquet" in why(lab.status("corrupt"))
     lab.store.put(part, whole)
     mend(lab, "corrupt")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -57,9 +58,12 @@ def test_the_controller_killed_at_step_boundaries(lab: Lab, boundaries: tuple[in
 def test_the_controller_killed_at_random_moments_leaves_live_work_alone(lab: Lab):
     start(lab, "moments")
     killed = 0
+    moments = random.Random(os.urandom(8).hex())
     for component in ("evaluate", "train"):
         (worker,) = lab.until_running("moments", component)
-        time.sleep(0.7)
+        wait = moments.uniform(0, 3)
+        print(f"killing the controller {wait:.2f} s after {component} began")  # noqa: T201 - pytest shows it
+        time.sleep(wait)
         kill_controller(lab, "moments")
         killed += 1
         lab.kubectl(
