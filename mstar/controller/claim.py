@@ -27,7 +27,11 @@ def claim(store: Store, identity: str, run: str, step: str, now: float) -> str |
         found = json.loads(store.get(key))
         other, named, since = str(found["run"]), str(found["step"]), float(found["at"])
     except (NotFound, ValueError, KeyError, TypeError):
-        other, named, since = run, step, 0.0  # gone just now, or unreadable: nobody can say it is theirs
+        other, named, since = (
+            run,
+            step,
+            0.0,
+        )  # gone just now, or unreadable: nobody can say it is theirs
     if other != run and _at_work(store, other, named, since, now):
         return other
     store.put(key, ours)

@@ -1,8 +1,8 @@
 """The data set and the models that a spec may name without having them: ``demo:digits``, ``demo:base``.
 
 ``demo:base`` ships with the project; ``demo:base?seed=1&size=small`` is pre-trained when it is first asked for (some
-minutes on two cores) and kept, as the data set is, in the user's cache folder. What is made is moved into place whole, so
-an interrupted build leaves nothing that would be taken for a finished one.
+minutes on two cores) and kept, as the data set is, in the user's cache folder. What is made is moved into place whole,
+so an interrupted build leaves nothing that would be taken for a finished one.
 """
 
 import os

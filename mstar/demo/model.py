@@ -42,7 +42,6 @@ VISION_DEPTH = 1
 VISION_HEADS = 2
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """The language model's own numbers; the vision tower is the same in each."""

@@ -18,15 +18,12 @@ def why(found: dict[str, Any]) -> str:
 
 
 def start(lab: Lab, name: str, **changes: Any) -> None:
-    lab.mstarctl(
-        "run", "-f", str(lab.spec(name, **changes)), "--set", f"seed={sum(map(ord, name))}"
-    )
+    lab.mstarctl("run", "-f", str(lab.spec(name, **changes)))
 
 
 def mend(lab: Lab, name: str) -> None:
     """Submit the run again without its fault: it goes on from the last commit to its end."""
-    spec = lab.spec(name)
-    lab.mstarctl("run", "-f", str(spec), "--set", f"seed={sum(map(ord, name))}", "--wait")
+    lab.mstarctl("run", "-f", str(lab.spec(name)), "--wait")
     committed_once(lab, name, 5)
 
 
@@ -140,7 +137,7 @@ def test_a_corrupted_shard(lab: Lab, s3: Any):
     )
     whole = lab.store.get(part)
     lab.store.put(part, whole[:-100] + bytes(100))
-    again = ("run", "-f", str(lab.spec("corrupt")), "--set", f"seed={sum(map(ord, 'corrupt'))}")
+    again = ("run", "-f", str(lab.spec("corrupt")))
     ended = lab.mstarctl(*again, "--wait", code=IntegrityError.exit_code)
     assert "responses.parquet" in ended.stderr
     assert "responses.parquet" in why(lab.status("corrupt"))
