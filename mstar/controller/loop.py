@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mstar.controller.attempt import POLL_SECONDS, Endings, Watch
 from mstar.controller.claim import claim, give_up
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
 from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, leaves
-from mstar.executors.base import ABSENT, Executor, Job, Observation, State
+from mstar.executors.base import ABSENT, Executor, Job, Observation
 from mstar.history import (
     Entry,
     Run,
@@ -28,13 +29,9 @@ from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.tasks import Ref, task_hash
 
-POLL_SECONDS = 0.5
 STATUS_SECONDS = 2.0
 CLAIM_SECONDS = 1.0
 """How often a run that waits for another's step looks again."""
-
-RELEASE_SECONDS = 20.0
-"""How long an attempt whose step is committed may take to end by itself."""
 
 
 class Reporter(Protocol):
@@ -91,7 +88,8 @@ class Controller:
         self.identity = identity or this_process()
         self.interrupted = interrupted
         self.started_again = started_again
-        self.epoch = 0
+        self._lease: Lease
+        self._endings: Endings
         self._last = Status(phase=Phase.STOPPED)
         self.planned = planned_steps(run.spec)
 
@@ -109,10 +107,11 @@ class Controller:
             ttl=LEASE_SECONDS,
             alive=self._lives,
         ) as lease:
-            self.epoch = lease.epoch
+            self._lease = lease
+            self._endings = Endings(self.store, self.executor, name, lease)
             program = recipe(self.run.spec, self.run.inputs)
             step = next(program, None)
-            index = 0
+            index, last = 0, None
             for entry in load_history(self.store, name):
                 try:
                     done = done_of(self.store, entry)
@@ -121,12 +120,16 @@ class Controller:
                     forget_history(self.store, name, index)
                     break
                 step = follow(program, step, done)
+                last = entry
                 index += 1
             try:
+                if last:
+                    self._remember(last)
                 while step is not None:
-                    manifest = self._step(step, index, lease)
+                    manifest = self._step(step, index)
                     step = follow(program, step, done_step(step, manifest))
                     index += 1
+                self._see_off()
             except ConflictError:
                 raise  # the run is another controller's now, and so is its status
             except MstarError as error:
@@ -146,12 +149,12 @@ class Controller:
                 how = "the next one" if self.started_again else f"`mstarctl resume {name}`"
                 why = f"interrupted; {how} goes on from the last commit"
                 # What was counted of the attempt stays: whoever goes on with it goes on counting.
-                last = replace(self._last, step=step.name if step else "")
-                self._tell(replace(last, phase=Phase.STOPPED, why=why))
+                known = replace(self._last, step=step.name if step else "")
+                self._tell(replace(known, phase=Phase.STOPPED, why=why))
                 raise
             self._tell(Status(phase=Phase.FINISHED))
 
-    def _step(self, step: Step, index: int, lease: Lease) -> Manifest:
+    def _step(self, step: Step, index: int) -> Manifest:
         """See one step through to its place in the history."""
         began = self.clock.elapsed()
         watch = self._take_up(step, index)
@@ -165,7 +168,7 @@ class Controller:
         told = float("-inf")
         try:
             while True:
-                lease.keep()
+                self._lease.keep()
                 self._heed_interrupts()
                 observation = self.executor.observe(watch.job) if watch.job else ABSENT
                 manifest = read_manifest(self.store, "step", watch.identity)
@@ -181,34 +184,38 @@ class Controller:
                     waited=watch.waited,
                 )
                 action = decide(seen, patience)
+                self._endings.look(self.clock.elapsed())
                 if isinstance(action, Record) and manifest:
-                    self._release(watch, step, lease)
+                    self._endings.let_go(watch, self.clock.elapsed())
+                    if not self.executor.overlaps:
+                        self._see_off()
                     return self._record(
                         step, index, manifest, adopted=watch.attempts == 0, began=began
                     )
                 if isinstance(action, Submit):
                     if not watch.attempts and self._made_elsewhere(watch, step):
                         continue
-                    self._drop(watch, step, lease)
-                    self._submit(step, lease, action, watch)
+                    self._endings.stop(watch)
+                    self._submit(step, action, watch)
                 elif isinstance(action, Stop):
-                    self._drop(watch, step, lease)
+                    self._endings.stop(watch)
+                    self._see_off()
                     raise _ending(action)
                 else:
                     self._check_waits(action)
                     self.reporter.progress(step, observation)
                     if self.clock.elapsed() - told >= STATUS_SECONDS:
                         told = self.clock.elapsed()
-                        self._tell(_running(step, observation, watch))
+                        self._tell(watch.status(observation))
                     self.executor.wait(watch.job, POLL_SECONDS)
         except KeyboardInterrupt:
-            self._keep_log(watch, step)
+            self._endings.keep_log(watch)
             raise
 
-    def _take_up(self, step: Step, index: int) -> "_Watch":
+    def _take_up(self, step: Step, index: int) -> Watch:
         """The step as it stands: with the attempt that an earlier controller left running, if there is one."""
         identity = task_hash(step.task)
-        watch = _Watch(index=index, identity=identity, at=self.clock.elapsed())
+        watch = Watch(index=index, step=step.name, identity=identity, at=self.clock.elapsed())
         if found := self.executor.find(index, identity):
             watch.job, watch.attempts = found.name, found.number
             before = read_status(self.store, self.run.name)
@@ -220,7 +227,7 @@ class Controller:
                 self._last = before
         return watch
 
-    def _made_elsewhere(self, watch: "_Watch", step: Step) -> bool:
+    def _made_elsewhere(self, watch: Watch, step: Step) -> bool:
         """Whether another run is at work on this very step; then time has passed, and one may look again."""
         maker = claim(self.store, watch.identity, self.run.name, step.name, self.clock.now())
         if maker is None:
@@ -230,7 +237,7 @@ class Controller:
         self.clock.sleep(CLAIM_SECONDS)
         return True
 
-    def _submit(self, step: Step, lease: Lease, action: Submit, watch: "_Watch") -> None:
+    def _submit(self, step: Step, action: Submit, watch: Watch) -> None:
         watch.attempts, watch.excused = action.number, watch.excused + action.excused
         watch.worked = watch.waited = 0.0
         task = json.dumps(step.task.model_dump(mode="json"), indent=1).encode()
@@ -244,10 +251,10 @@ class Controller:
             task=step.task,
             execution=self.run.spec.execution,
             # The epoch makes attempts of two controllers differ, so neither can write into the other's parts.
-            attempt=f"{lease.epoch}-{action.number}",
+            attempt=f"{self._lease.epoch}-{action.number}",
             tries=self.run.spec.limits.attempts,
         )
-        watch.job = lease.kept(lambda: self.executor.submit(job))
+        watch.job = self._lease.kept(lambda: self.executor.submit(job))
         self.reporter.started(step, watch.index, self.planned, action.number, action.reason)
         self._tell(
             Status(
@@ -276,37 +283,19 @@ class Controller:
         self.reporter.finished(step, index, self.planned, manifest, entry)
         return manifest
 
-    def _release(self, watch: "_Watch", step: Step, lease: Lease) -> None:
-        """The step is committed: give its attempt a moment to end by itself, keep its log, and let it go."""
-        if not watch.job:
-            return
-        deadline = self.clock.elapsed() + RELEASE_SECONDS
-        while (
-            self.executor.observe(watch.job).state is State.RUNNING
-            and self.clock.elapsed() < deadline
-        ):
-            lease.keep()
-            self.executor.wait(watch.job, POLL_SECONDS)
-        if self.executor.observe(watch.job).state is State.RUNNING:
-            self._drop(watch, step, lease)
-        else:
-            lease.kept(lambda: self._keep_log(watch, step))
-            self.executor.retire(watch.job)
-        watch.job = ""
+    def _remember(self, last: Entry) -> None:
+        """Take leave of the last step's attempt, if an earlier controller was killed before it had."""
+        if self.executor.overlaps and (found := self.executor.find(last.index, last.ref.id)):
+            watch = Watch(index=last.index, step=last.name, identity=last.ref.id, at=0.0)
+            watch.job = found.name
+            if not self._endings.logged(watch):
+                self._endings.let_go(watch, self.clock.elapsed())
 
-    def _drop(self, watch: "_Watch", step: Step, lease: Lease) -> None:
-        """Stop an attempt that is of no more use, which may take minutes; its log stays in the store."""
-        if watch.job:
-            lease.kept(lambda: self._keep_log(watch, step))
-            lease.kept(lambda: self.executor.delete(watch.job))
-            watch.job = ""
-
-    def _keep_log(self, watch: "_Watch", step: Step) -> None:
-        if watch.job and (text := self.executor.log(watch.job)):
-            name = self.run.name
-            attempt = watch.job.removeprefix(f"{name}-{watch.index:04d}-").rpartition("-")[2]
-            key = keys.log(name, watch.index, step.name, f"{self.epoch}-{attempt}")
-            self.store.put(key, text.encode())
+    def _see_off(self) -> None:
+        """Wait until the attempts at the steps before are through."""
+        while not self._endings.look(self.clock.elapsed()):
+            self._lease.keep()
+            self._endings.wait()
 
     def _heed_interrupts(self) -> None:
         if self.interrupted():
@@ -334,44 +323,6 @@ def request_cancel(store: Store, run: str, now: float) -> None:
 def withdraw_cancel(store: Store, run: str) -> None:
     """Let a cancelled run go on."""
     store.delete(keys.cancel(run))
-
-
-@dataclass(slots=True, kw_only=True)
-class _Watch:
-    """The attempt at hand, and what was counted of it: seconds working, and waiting since it last worked."""
-
-    index: int
-    identity: str
-    at: float
-    job: str = ""
-    attempts: int = 0
-    excused: int = 0
-    worked: float = 0.0
-    waited: float = 0.0
-
-    def count(self, observation: Observation, now: float) -> None:
-        """Add the time since the last look to what the attempt is doing."""
-        passed, self.at = now - self.at, now
-        if observation.state is not State.RUNNING:
-            return
-        if observation.waiting:
-            self.waited += passed
-        else:
-            self.worked, self.waited = self.worked + passed, 0.0
-
-
-def _running(step: Step, observation: Observation, watch: _Watch) -> Status:
-    return Status(
-        phase=Phase.WAITING if observation.waiting else Phase.RUNNING,
-        step=step.name,
-        done=observation.done,
-        total=observation.total,
-        unit=observation.unit,
-        attempt=watch.attempts,
-        why=observation.waiting or observation.message,
-        worked=round(watch.worked, 1),
-        excused=watch.excused,
-    )
 
 
 def _ending(action: Stop) -> MstarError:

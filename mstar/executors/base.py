@@ -68,7 +68,12 @@ class Found:
 
 
 class Executor(Protocol):
-    """Runs attempts. Names, not handles, so that a controller that was restarted can ask about them."""
+    """Runs attempts. Names, not handles, so that a controller that was restarted can ask about them.
+
+    ``overlaps``: the next step's attempt may be submitted while one whose step is committed is still ending.
+    """
+
+    overlaps: bool
 
     def find(self, index: int, identity: str) -> Found | None:
         """The newest attempt at a run's step whose task is ``identity``, from an earlier controller; None for none."""

@@ -14,6 +14,8 @@ Run = Callable[[Job], None]
 class FakeExecutor:
     """Runs ``run(job)`` at the first ``wait`` after ``submit``. ``submitted`` lists every attempt ever started."""
 
+    overlaps = False
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self._waiting: dict[str, Job] = {}

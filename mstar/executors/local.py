@@ -24,6 +24,8 @@ LOG_BYTES = 1_000_000
 class LocalExecutor:
     """One attempt at a time in one worker process."""
 
+    overlaps = False
+
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._seen: dict[str, Observation] = {}

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -72,16 +73,15 @@ def test_a_claim_that_says_nothing_is_taken_over(store):
 def test_two_runs_at_once_make_every_step_they_share_once(store):
     runs = {name: stored_run(store, small_spec(name=name)) for name in ("one", "two")}
     made, lock = [], threading.Lock()
-    slow = threading.Event()
 
     def stage(job):
         with lock:
             made.append(job.step)
-        slow.wait(0.02)
+        time.sleep(0.02)
         committing(store)(job)
 
     def advance(name):
-        clock = Clock(sleep=lambda _: slow.wait(0.005))
+        clock = Clock(sleep=lambda _: time.sleep(0.005))
         Controller(store, FakeExecutor(stage), runs[name], Silent(), clock=clock).advance()
 
     threads = [threading.Thread(target=advance, args=(name,)) for name in runs]

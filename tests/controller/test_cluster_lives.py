@@ -11,6 +11,7 @@ from mstar.controller.loop import request_cancel, withdraw_cancel
 from mstar.controller.status import Phase, overview, read_status
 from mstar.errors import Cancelled, ClusterError, ConflictError, OutOfMemory, StepFailed
 from mstar.executors.k8s import executor, watch
+from mstar.executors.k8s.names import INDEX
 from mstar.executors.k8s.render import Owner
 from mstar.recipe import planned_steps
 from mstar.storage import keys, lease
@@ -307,3 +308,23 @@ def test_what_it_waits_for_is_in_the_status(cluster, store, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         live(cluster, store, interrupted=stop.is_set, reporter=Told())
     assert any(each.phase is Phase.WAITING and "quota: q" in each.why for each in seen)
+
+
+def test_the_next_step_s_job_is_made_while_the_last_pod_is_still_ending(cluster, store):
+    commit = committing_pods(store)
+    overlapped = []
+
+    def lingering(running):
+        ended = commit(running)
+        following = int(running.job["metadata"]["labels"][INDEX]) + 1
+        if following < 5:
+            overlapped.append(cluster.wait(lambda: following in indexes(cluster), 10))
+        return ended
+
+    Kubelet(cluster, lingering)
+    live(cluster, store, spec=small_spec(**(SHORT | {"execution": {"shards": 1}})))
+    assert overlapped == [True] * 4
+
+
+def indexes(cluster):
+    return {int(job["metadata"]["labels"][INDEX]) for job in cluster.find("Job")}

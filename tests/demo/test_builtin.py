@@ -1,8 +1,9 @@
 """Built-in names in a spec become folders: shipped, or made once and kept."""
 
+from pathlib import Path
+
 import pytest
 
-from mstar.demo import builtin
 from mstar.demo.builtin import resolve_inputs
 from mstar.demo.specs import base_folder
 from mstar.errors import SpecError, StorageError
@@ -93,5 +94,5 @@ def test_a_cache_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):
 
 def test_the_data_set_has_an_unlabeled_split(cache, monkeypatch):
     monkeypatch.setattr("mstar.demo.dataset.ALL_SIZES", {"train": 4, "unlabeled": 4})
-    folder = builtin.Path(resolve_inputs(spec_of(data="demo:digits")).data.path)
+    folder = Path(resolve_inputs(spec_of(data="demo:digits")).data.path)
     assert sorted(path.name for path in folder.iterdir()) == ["train.parquet", "unlabeled.parquet"]

@@ -58,6 +58,8 @@ class _Look:
 class KubernetesExecutor:
     """Attempts as Jobs. ``owner`` is the controller's own Job; ``store`` carries requests to pods and progress back."""
 
+    overlaps = True
+
     def __init__(
         self,
         api: Api,
