@@ -17,9 +17,10 @@ HEAD = """# The run spec
 Every key, written from the spec's types by `tools/spec_docs.py`. Defaults are the paper's where it gives one. An
 unknown key is an error. `--set a.b=c` overrides a key on the command line. Relative paths are relative to the spec.
 
-One more key stands at the top of a file and not in the spec that comes out: `extends: other.yaml` lays the file over another,
-which may extend a third. Groups of keys are merged, key by key; a value, a list and `null` replace. Relative paths in the
-other file are relative to that one. `--set` comes last. Names that begin with `demo:` are built in and no paths.
+One more key stands at the top of a file and not in the spec that comes out: `extends: other.yaml` lays the file over
+another, which may extend a third. Groups of keys are merged, key by key; a value, a list and `null` replace. Relative
+paths in the other file are relative to that one. `--set` comes last. Names that begin with `demo:` are built in and no
+paths.
 """
 
 

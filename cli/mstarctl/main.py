@@ -151,6 +151,22 @@ def run(
 
 
 @app.command()
+def recipes(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="Where they are; ./recipes without.", show_default=False
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List the recipes: which row of the paper each is, and the paper's numbers."""
+    from mstarctl import recipes as listing
+
+    listing.list_recipes(folder, as_json=output is Output.JSON)
+
+
+@app.command()
 def render(
     file: FileOption,
     overrides: SetOption = None,
