@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import upkeep
+from mstarctl import recipes, upkeep
 from mstarctl.options import Output, OutputOption, StoreOption
 
 INTERRUPTED = 130
@@ -148,22 +148,6 @@ def run(
         wait=wait,
         as_json=as_json,
     )
-
-
-@app.command()
-def recipes(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FOLDER]", help="Where they are; ./recipes without.", show_default=False
-        ),
-    ] = None,
-    output: OutputOption = Output.TEXT,
-) -> None:
-    """List the recipes: which row of the paper each is, and the paper's numbers."""
-    from mstarctl import recipes as listing
-
-    listing.list_recipes(folder, as_json=output is Output.JSON)
 
 
 @app.command()
@@ -310,6 +294,7 @@ def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> N
 
 
 app.command()(upkeep.gc)
+app.command()(recipes.recipes)
 
 
 def _stage(name: StageName, task: Path, output: Output) -> None:

@@ -1,18 +1,15 @@
-"""What ``mstarctl recipes`` lists: every recipe of a folder, which row of the paper it is, and the paper's numbers."""
+"""The command that lists recipes: which row of the paper each is, and the paper's numbers."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 import mstar
-from mstar.config import load_spec
 from mstar.errors import NotFound
-from mstar.report.views import describe
-from mstarctl import show
+from mstarctl.options import Output, OutputOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,35 +32,45 @@ class Recipe:
         return " / ".join("–" if value is None else f"{value:.1f}" for value in found)
 
 
-def list_recipes(folder: Path | None, *, as_json: bool) -> None:
-    """Print them, those of the paper's tables first."""
+def recipes(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="Where they are; ./recipes without.", show_default=False
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List the recipes: which row of the paper each is, and the paper's numbers."""
     place = folder or _usual()
     if not place.is_dir():
         raise NotFound(f"no folder at {place}; pass the folder that holds recipes")
     found = read_recipes(place)
-    if as_json:
+    if output is Output.JSON:
         typer.echo(json.dumps([asdict(recipe) for recipe in found], indent=1))
         return
     if not found:
         raise NotFound(
             f"no recipe in {place}: a recipe is a spec whose key paper names a row (docs/spec.md)"
         )
-    show.output.print(_table(place, found))
+    _print(place, found)
 
 
 def read_recipes(folder: Path) -> list[Recipe]:
-    """Every spec below ``folder`` that says which row it is, by table and then by file.
+    """Every spec in ``folder`` that says which row it is, by table and then by file.
 
     Raises ``SpecError`` naming the file when one is no valid spec.
     """
+    from mstar.config import load_spec
+    from mstar.report.views import describe
+
     found = []
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in sorted(folder.glob("*.yaml")):
         spec = load_spec(path)
         if spec.paper:
             fields = spec.paper.model_dump()
-            file = path.relative_to(folder).as_posix()
-            found.append(Recipe(file=file, what=describe(spec), **fields))
-    return sorted(found, key=lambda r: (r.file.count("/"), r.table or 99, r.file))
+            found.append(Recipe(file=path.name, what=describe(spec), **fields))
+    return sorted(found, key=lambda recipe: (recipe.table or 99, recipe.file))
 
 
 def _usual() -> Path:
@@ -76,12 +83,18 @@ def _usual() -> Path:
     )
 
 
-def _table(folder: Path, found: Sequence[Recipe]) -> Table:
+def _print(folder: Path, found: list[Recipe]) -> None:
+    from rich.table import Table
+
+    from mstarctl import show
+
     table = Table(title=f"Recipes in {folder}", title_justify="left")
     for column in ("recipe", "table", "row", "paper"):
-        table.add_column(column, no_wrap=column in {"recipe", "paper"})
+        table.add_column(column, overflow="fold", no_wrap=column in {"recipe", "paper"})
     table.add_column("what it is", overflow="fold")
     for recipe in found:
         number = "" if recipe.table is None else str(recipe.table)
         table.add_row(recipe.file, number, recipe.row, recipe.paper, recipe.what)
-    return table
+    show.output.print(table)
+    for other in sorted(path for path in folder.iterdir() if any(path.glob("*.yaml"))):
+        show.output.print(f"More: mstarctl recipes {other}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from mstar.core.answers import grade
@@ -214,5 +215,5 @@ def _results(task: EvaluateTask, queries: int, measures: Iterable[_Measure]) -> 
             results["sampled"].append(measure.sampled(accuracy))
             if task.verify and task.prm:
                 results["verification"] = measure.verification()
-                results["alphas"] = measure.alphas.rows()
+                results["alphas"] = [asdict(row) for row in measure.alphas.rows()]
     return results

@@ -47,26 +47,24 @@ def test_the_table_counts_who_is_above_each_alpha(stream):
         table.add(group)
     everything = [item for group in stream for item in group]
     for row in table.rows():
-        shares = {}
-        for kind in (True, False):
-            above = [
-                min(item.step_scores) > row["alpha"]
-                for item in everything
-                if item.grade.correct is kind
-            ]
-            shares[kind] = sum(above) / len(above) if above else None
-        assert (row["right_above"], row["wrong_above"]) == (shares[True], shares[False])
-        if None in shares.values():
-            assert row["balanced_accuracy"] is None
+        right, wrong = (
+            [min(i.step_scores) > row.alpha for i in everything if i.grade.correct is kind]
+            for kind in (True, False)
+        )
+        assert row.right_above == (sum(right) / len(right) if right else None)
+        assert row.wrong_above == (sum(wrong) / len(wrong) if wrong else None)
+        if right and wrong:
+            both = sum(right) / len(right) + 1 - sum(wrong) / len(wrong)
+            assert row.balanced_accuracy == pytest.approx(both / 2)
         else:
-            assert row["balanced_accuracy"] == (shares[True] + 1 - shares[False]) / 2
+            assert row.balanced_accuracy is None
 
 
 def test_the_alpha_that_tells_right_from_wrong_best_is_chosen():
     table = AlphaTable()
     table.add([scored(n, correct=True, scores=(0.55,)) for n in range(3)])
     table.add([scored(n, scores=(0.25,)) for n in range(3)])
-    chosen = choose_alpha((row["alpha"], row["balanced_accuracy"]) for row in table.rows())
+    chosen = choose_alpha((row.alpha, row.balanced_accuracy) for row in table.rows())
     assert chosen == 0.3  # 0.3, 0.4 and 0.5 are equal: the lowest
 
 

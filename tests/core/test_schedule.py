@@ -87,7 +87,7 @@ def plan(**changes):
 
 def visits(turns, total, shuffle, what="labeled"):
     """How often each query of a split is taken."""
-    taken = Counter()
+    taken: Counter[int] = Counter()
     for turn in turns:
         if stretch := getattr(turn, what):
             taken.update(slice_indices(total, stretch.start, stretch.count, shuffle))

@@ -6,7 +6,7 @@ from mstar.config import parse_spec
 from mstar.controller.loop import Controller
 from mstar.controller.prepare import prepare
 from mstar.core.records import Example, Scored
-from mstar.demo.dataset import write_dataset
+from mstar.demo.dataset import SplitName, write_dataset
 from mstar.demo.specs import base_folder, read_recipe
 from mstar.errors import DataError
 from mstar.executors.fake import FakeExecutor
@@ -17,12 +17,12 @@ from mstar.storage import keys
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import TASK, Execution, ScoreTask
+from mstar.tasks import TASK, Execution, ScoreTask, Select
 from tests.controller.test_controller import Silent
 
 pytestmark = pytest.mark.slow
 ONE_THREAD = Execution(threads=1, sampling_rows=256)
-SIZES = {"train": 32, "validation": 6, "test": 8, "unlabeled": 12}
+SIZES: dict[SplitName, int] = {"train": 32, "validation": 6, "test": 8, "unlabeled": 12}
 
 
 def spec(folder, data, **unlabeled):
@@ -81,6 +81,7 @@ def test_the_threshold_is_the_alpha_that_did_best_on_validation(finished):
     for name in ("iter-01/score", "iter-02/score", "iter-02/score-unlabeled"):
         task = TASK.validate_json(store.get(keys.task(found[name].id)))
         assert isinstance(task, ScoreTask)
+        assert isinstance(task.action, Select)
         assert task.action.alpha == chosen
 
 

@@ -5,6 +5,7 @@ The paper chooses alpha on the validation set by steps of 0.1, and does not say 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from mstar.core.records import Scored
 from mstar.core.rules import Ask, Rule, ranking
@@ -16,6 +17,19 @@ ALPHAS = tuple(tenths / 10 for tenths in range(10))
 def keep(right: Sequence[Scored], ask: Ask) -> Sequence[Scored]:
     """None at all, where the PRM likes none."""
     return [item for item in right if ranking(item) > ask.alpha]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlphaRow:
+    """The share of right and of wrong responses above one alpha, and how well that tells them apart.
+
+    A share is None without a response of its kind, and then so is the balanced accuracy.
+    """
+
+    alpha: float
+    right_above: float | None
+    wrong_above: float | None
+    balanced_accuracy: float | None
 
 
 class AlphaTable:
@@ -33,24 +47,18 @@ class AlphaTable:
             for alpha, above in self._above.items():
                 above[right] += reward > alpha
 
-    def rows(self) -> list[dict[str, float | None]]:
-        """For each alpha: the share of right and of wrong responses above it, and the balanced accuracy.
-
-        A share is None without a response of its kind, and then so is the accuracy.
-        """
+    def rows(self) -> list[AlphaRow]:
+        """One row an alpha, the lowest first."""
         return [self._row(alpha, above) for alpha, above in self._above.items()]
 
-    def _row(self, alpha: float, above: dict[bool, int]) -> dict[str, float | None]:
+    def _row(self, alpha: float, above: dict[bool, int]) -> AlphaRow:
         right, wrong = (
             above[kind] / self._seen[kind] if self._seen[kind] else None for kind in (True, False)
         )
         balanced = None if right is None or wrong is None else (right + 1 - wrong) / 2
-        return {
-            "alpha": alpha,
-            "right_above": right,
-            "wrong_above": wrong,
-            "balanced_accuracy": balanced,
-        }
+        return AlphaRow(
+            alpha=alpha, right_above=right, wrong_above=wrong, balanced_accuracy=balanced
+        )
 
 
 def choose_alpha(points: Iterable[tuple[float, float | None]]) -> float:
