@@ -13,7 +13,7 @@ SPEC = "name: {name}\ndata: {{path: data}}\nmodel: model\n{more}"
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path: Path) -> Path:
     found = tmp_path / "rows"
     found.mkdir()
     rows = {
