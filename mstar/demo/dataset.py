@@ -25,7 +25,7 @@ SplitName = Literal["train", "validation", "test", "unlabeled"]
 
 SPLIT_SIZES: dict[SplitName, int] = {"train": 4800, "validation": 250, "test": 1000}
 
-WITH_UNLABELED: dict[SplitName, int] = SPLIT_SIZES | {"unlabeled": 4800}
+ALL_SIZES: dict[SplitName, int] = SPLIT_SIZES | {"unlabeled": 4800}
 """The same, and as many queries again for runs that mix in unlabeled ones."""
 
 _POOLS: dict[SplitName, PoolName] = {

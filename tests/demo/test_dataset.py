@@ -8,8 +8,8 @@ import pytest
 from datasets import load_dataset
 
 from mstar.demo.dataset import (
+    ALL_SIZES,
     SPLIT_SIZES,
-    WITH_UNLABELED,
     SplitName,
     draw_split,
     write_dataset,
@@ -78,6 +78,6 @@ def test_ids_are_unique_and_images_carry_their_names(paths: dict[SplitName, Path
 
 def test_splits_share_no_handwritten_digit() -> None:
     pools = digit_pools()
-    for name in WITH_UNLABELED:
+    for name in ALL_SIZES:
         used = {source for q in draw_split(name, 50, seed=0) for source in q.picture.sources}
         assert used <= set(pools["train" if name == "unlabeled" else name])
