@@ -307,6 +307,12 @@ def cancel(store: Store, name: str, api: Api, *, as_json: bool) -> None:
     show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
 
 
+def clear(store: Store, name: str, api: Api, *, as_json: bool) -> None:
+    """Delete what a run that has ended left: its Jobs, which else stay until their time to live is over, and pods."""
+    with show.working(f"clearing {name}", as_json=as_json):
+        _until_nothing_is_left(store, name, api)
+
+
 def _until_nothing_is_left(store: Store, name: str, api: Api) -> None:
     chosen = selector(Place(run=name, store=store.url))
     deadline = time.monotonic() + GONE_SECONDS

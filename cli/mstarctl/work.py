@@ -139,14 +139,21 @@ def cancel(
     """Leave a request that the controller sees within a second; in a cluster, see that nothing is left."""
     store = existing_store(url)
     before = overview(store, name, time.time())
+    api = _api(store, name, context, namespace)
     if before.status.phase is Phase.FINISHED:
+        left = ""
+        if api:
+            from mstarctl import cluster
+
+            cluster.clear(store, name, api, as_json=as_json)
+            left = f"; it has no Job and no pod left in namespace {api.namespace}"
         show.message(
-            f"run {name} has finished; there is nothing to cancel",
+            f"run {name} has finished; there is nothing to cancel{left}",
             {"run": name, "cancelled": False},
             as_json=as_json,
         )
         return
-    if api := _api(store, name, context, namespace):
+    if api:
         from mstarctl import cluster
 
         cluster.cancel(store, name, api, as_json=as_json)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mstar.controller.claim import claim, give_up
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
 from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, leaves
@@ -29,6 +30,9 @@ from mstar.tasks import Ref, task_hash
 
 POLL_SECONDS = 0.5
 STATUS_SECONDS = 2.0
+CLAIM_SECONDS = 1.0
+"""How often a run that waits for another's step looks again."""
+
 RELEASE_SECONDS = 20.0
 """How long an attempt whose step is committed may take to end by itself."""
 
@@ -53,10 +57,11 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """Epoch seconds for records, monotonic seconds for durations."""
+    """Epoch seconds for records, monotonic seconds for durations, and how to wait."""
 
     now: Callable[[], float] = time.time
     elapsed: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
 
 class Controller:
@@ -182,6 +187,8 @@ class Controller:
                         step, index, manifest, adopted=watch.attempts == 0, began=began
                     )
                 if isinstance(action, Submit):
+                    if not watch.attempts and self._made_elsewhere(watch, step):
+                        continue
                     self._drop(watch, step, lease)
                     self._submit(step, lease, action, watch)
                 elif isinstance(action, Stop):
@@ -212,6 +219,16 @@ class Controller:
                 watch.worked = 0.0 if unsaid else before.worked
                 self._last = before
         return watch
+
+    def _made_elsewhere(self, watch: "_Watch", step: Step) -> bool:
+        """Whether another run is at work on this very step; then time has passed, and one may look again."""
+        maker = claim(self.store, watch.identity, self.run.name, step.name, self.clock.now())
+        if maker is None:
+            return False
+        why = f"run {maker} is making this very step, which this run will adopt"
+        self._tell(Status(phase=Phase.WAITING, step=step.name, why=why))
+        self.clock.sleep(CLAIM_SECONDS)
+        return True
 
     def _submit(self, step: Step, lease: Lease, action: Submit, watch: "_Watch") -> None:
         watch.attempts, watch.excused = action.number, watch.excused + action.excused
@@ -254,6 +271,8 @@ class Controller:
             finished_at=self.clock.now(),
         )
         append_entry(self.store, self.run.name, entry)
+        if not adopted:
+            give_up(self.store, manifest.id)
         self.reporter.finished(step, index, self.planned, manifest, entry)
         return manifest
 

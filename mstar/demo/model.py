@@ -7,6 +7,7 @@ becomes 16 patches and, merged two by two, four image tokens: one a digit.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,14 +36,28 @@ if TYPE_CHECKING:
 
 PATCH = 8
 MERGE = 2
-HIDDEN = 128
-LAYERS = 4
-HEADS = 4
-KEY_VALUE_HEADS = 2
-INTERMEDIATE = 256
+HEAD = 32
 VISION_HIDDEN = 64
 VISION_DEPTH = 1
 VISION_HEADS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """The language model's own numbers; the vision tower is the same in each."""
+
+    hidden: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    intermediate: int
+
+
+SIZES = {
+    "base": Size(hidden=128, layers=4, heads=4, key_value_heads=2, intermediate=256),
+    "small": Size(hidden=96, layers=3, heads=3, key_value_heads=1, intermediate=192),
+}
+"""By name, with the number of parameters: base 0.8 million, small 0.4 million."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -68,29 +83,31 @@ def build_processor() -> Qwen2VLProcessor:
     )
 
 
-def build_model(processor: Qwen2VLProcessor, *, seed: int) -> Qwen2VLForConditionalGeneration:
-    """Return a freshly initialised model in float32 (about a million parameters).
+def build_model(
+    processor: Qwen2VLProcessor, *, seed: int, size: str = "base"
+) -> Qwen2VLForConditionalGeneration:
+    """Return a freshly initialised model in float32, of one of ``SIZES``.
 
     Sets torch's global random state, from which transformers draws the initial weights.
     """
     tokenizer = processor.tokenizer
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizer.get_vocab()}
-    head_dim = HIDDEN // HEADS
+    numbers = SIZES[size]
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "hidden_size": HIDDEN,
-            "intermediate_size": INTERMEDIATE,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": HEADS,
-            "num_key_value_heads": KEY_VALUE_HEADS,
+            "hidden_size": numbers.hidden,
+            "intermediate_size": numbers.intermediate,
+            "num_hidden_layers": numbers.layers,
+            "num_attention_heads": numbers.heads,
+            "num_key_value_heads": numbers.key_value_heads,
             "max_position_embeddings": 256,
             "initializer_range": 0.04,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
                 # Rotary pairs for time, height and width: half a head's size in all.
-                "mrope_section": [head_dim // 8, 3 * head_dim // 16, 3 * head_dim // 16],
+                "mrope_section": [HEAD // 8, 3 * HEAD // 16, 3 * HEAD // 16],
             },
             "bos_token_id": ids[BOS],
             "eos_token_id": ids[EOS],
@@ -99,7 +116,7 @@ def build_model(processor: Qwen2VLProcessor, *, seed: int) -> Qwen2VLForConditio
         vision_config={
             "depth": VISION_DEPTH,
             "embed_dim": VISION_HIDDEN,
-            "hidden_size": HIDDEN,
+            "hidden_size": numbers.hidden,
             "num_heads": VISION_HEADS,
             "mlp_ratio": 2,
             "patch_size": PATCH,

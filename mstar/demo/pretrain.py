@@ -41,6 +41,7 @@ class Pretraining:
     """How the base is built."""
 
     seed: int = 0
+    size: str = "base"
     vision_steps: int = 400
     vision_batch: int = 128
     vision_rate: float = 2e-3
@@ -61,7 +62,7 @@ def pretrain(
     progress: Progress = lambda *_: None,
 ) -> Qwen2VLForConditionalGeneration:
     """Return a base model trained from scratch. Sets torch's global random state."""
-    model = build_model(processor, seed=settings.seed)
+    model = build_model(processor, seed=settings.seed, size=settings.size)
     model.train()
     train_vision(model, processor, settings, progress=progress)
     train_language(model, processor, settings, progress=progress)

@@ -103,7 +103,7 @@ class ArtifactWriter:
         data = _checked(manifest)
         self._closed = True
         outcome = _create(self._store, manifest, data)
-        if not outcome.won:
+        if not outcome.won and self._parts.parts:
             _log.warning(
                 "%s was committed by another attempt; discarding %s",
                 self._identity,

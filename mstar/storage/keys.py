@@ -4,6 +4,7 @@ datasets/<id>/manifest.json            the commit
 datasets/<id>/files.<random>/<part>    what one import wrote
 models/<id>/manifest.json              and files.<random>/ likewise
 steps/<task hash>/task.json            what the step was asked to do
+steps/<task hash>/claim.json           which run is making it, for others to wait
 steps/<task hash>/manifest.json        the commit: put once, never changed
 steps/<task hash>/attempt-<n>.<random>/<part>   what attempt n wrote; nobody else writes there
 steps/<task hash>/shards/<i>-of-<n>/manifest.json
@@ -72,6 +73,11 @@ def manifest(kind: ArtifactKind, identity: str) -> str:
 def task(identity: str) -> str:
     """Key of a step's task record."""
     return f"steps/{identity}/task.json"
+
+
+def claim(identity: str) -> str:
+    """Key that names the run which is making a step."""
+    return f"steps/{identity}/claim.json"
 
 
 def attempt(identity: str, name: str) -> str:

@@ -228,7 +228,8 @@ def _group(folder: str, key: str) -> tuple[str, str]:
     """What a key of an artifact is (``record``, ``written``, ``shard``, ``progress``, ``unknown``), and with which."""
     first, *rest = key.removeprefix(f"{folder}/").split("/")
     if not rest:
-        return ("record", "") if first in {"manifest.json", "task.json"} else ("unknown", key)
+        records = {"manifest.json", "task.json", "claim.json"}
+        return ("record", "") if first in records else ("unknown", key)
     if first == "shards" and len(rest) > 1:
         return "shard", f"{folder}/shards/{rest[0]}"
     if first == "progress":

@@ -110,7 +110,9 @@ def test_cancelling_leaves_nothing_and_resuming_finishes(mstarctl, spec, kubelet
     code, out, said = mstarctl("resume", "small", "-s", store.url, "--wait")
     assert code == 0, said
     assert len(load_history(store, "small")) == 5
+    assert cluster.find("Job")
     assert "there is nothing to cancel" in mstarctl("cancel", "small", "-s", store.url)[1]
+    assert cluster.find("Job") == cluster.find("Pod") == []
 
 
 def test_a_run_without_a_living_controller_is_cancelled_by_the_command(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mstar.errors import ClusterError, IntegrityError, OutOfMemory, StoreRefused
+from mstar.errors import ClusterError, IntegrityError, OutOfMemory, StorageError, StoreRefused
 from tests.cluster.lab import Lab, committed_once
 
 pytestmark = pytest.mark.slow
@@ -18,15 +18,12 @@ def why(found: dict[str, Any]) -> str:
 
 
 def start(lab: Lab, name: str, **changes: Any) -> None:
-    lab.mstarctl(
-        "run", "-f", str(lab.spec(name, **changes)), "--set", f"seed={sum(map(ord, name))}"
-    )
+    lab.mstarctl("run", "-f", str(lab.spec(name, **changes)))
 
 
 def mend(lab: Lab, name: str) -> None:
     """Submit the run again without its fault: it goes on from the last commit to its end."""
-    spec = lab.spec(name)
-    lab.mstarctl("run", "-f", str(spec), "--set", f"seed={sum(map(ord, name))}", "--wait")
+    lab.mstarctl("run", "-f", str(lab.spec(name)), "--wait")
     committed_once(lab, name, 5)
 
 
@@ -118,7 +115,11 @@ def test_a_bucket_that_goes_away_and_comes_back(lab: Lab, s3_running: None):
     start(lab, "away")
     lab.until_running("away", "generate")
     lab.cluster.stop_s3()
-    time.sleep(25)
+    began = time.monotonic()
+    seen = lab.mstarctl("status", "away", "--store", lab.url, code=StorageError.exit_code)
+    assert lab.cluster.s3_endpoint in seen.stderr
+    assert time.monotonic() - began < MINUTE
+    time.sleep(max(0.0, 25 - (time.monotonic() - began)))
     lab.cluster.start_s3()
     lab.mstarctl("wait", "away", "--store", lab.url)
     committed_once(lab, "away", 5)
@@ -136,9 +137,10 @@ def test_a_corrupted_shard(lab: Lab, s3: Any):
     )
     whole = lab.store.get(part)
     lab.store.put(part, whole[:-100] + bytes(100))
-    again = ("run", "-f", str(lab.spec("corrupt")), "--set", f"seed={sum(map(ord, 'corrupt'))}")
+    again = ("run", "-f", str(lab.spec("corrupt")))
     ended = lab.mstarctl(*again, "--wait", code=IntegrityError.exit_code)
     assert "responses.parquet" in ended.stderr
+    assert "responses.parquet" in why(lab.status("corrupt"))
     lab.store.put(part, whole)
     mend(lab, "corrupt")
 

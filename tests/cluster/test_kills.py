@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mstar.storage import keys
 from tests.cluster.lab import Lab, committed_once
@@ -22,12 +24,7 @@ def digests(lab: Lab, name: str) -> dict[str, str]:
 
 
 def start(lab: Lab, name: str, **changes: Any) -> None:
-    """A run whose steps no other run has committed: its own seed keeps it from adopting theirs."""
-    lab.mstarctl("run", "-f", str(lab.spec(name, **changes)), "--set", f"seed={seed(name)}")
-
-
-def seed(name: str) -> int:
-    return sum(map(ord, name))
+    lab.mstarctl("run", "-f", str(lab.spec(name, **changes)))
 
 
 def kill_controller(lab: Lab, name: str) -> None:
@@ -48,8 +45,9 @@ def test_the_controller_killed_at_step_boundaries(lab: Lab, boundaries: tuple[in
     lab.mstarctl("wait", name, "--store", lab.url)
     committed_once(lab, name, STEPS)
     # A run of the same seed that nothing disturbs plans the very same steps, so it adopts every one.
-    spec = lab.spec(f"{name}-again")
-    lab.mstarctl("run", "-f", str(spec), "--set", f"seed={seed(name)}", "--wait")
+    again = str(lab.spec(f"{name}-again"))
+    seed = yaml.safe_load(lab.spec(name).read_text())["seed"]
+    lab.mstarctl("run", "-f", again, "--set", f"seed={seed}", "--wait")
     assert digests(lab, f"{name}-again") == digests(lab, name)
     assert all(entry.adopted for entry in lab.history(f"{name}-again"))
 
@@ -57,9 +55,12 @@ def test_the_controller_killed_at_step_boundaries(lab: Lab, boundaries: tuple[in
 def test_the_controller_killed_at_random_moments_leaves_live_work_alone(lab: Lab):
     start(lab, "moments")
     killed = 0
+    moments = random.Random(os.urandom(8).hex())
     for component in ("evaluate", "train"):
         (worker,) = lab.until_running("moments", component)
-        time.sleep(0.7)
+        wait = moments.uniform(0, 3)
+        print(f"killing the controller {wait:.2f} s after {component} began")  # noqa: T201 - pytest shows it
+        time.sleep(wait)
         kill_controller(lab, "moments")
         killed += 1
         lab.kubectl(
@@ -94,16 +95,16 @@ def test_a_trainer_killed_in_a_gang_restarts_the_gang_from_its_checkpoint_and_th
 ):
     ranks = {"processes": 1, "zero_stage": 1}
     gang = {"nodes": 2, "execution": {"deepspeed": ranks, "checkpoint_seconds": 1}}
-    longer = ("--set", "evolve.optimization.epochs=30", "--set", "evolve.optimization.batch_size=8")
+    longer = ("--set", "evolve.optimization.epochs=60", "--set", "evolve.optimization.batch_size=8")
     spec = lab.spec("gang", stages={"train": gang})
-    lab.mstarctl("run", "-f", str(spec), "--set", f"seed={seed('gang')}", *longer)
+    lab.mstarctl("run", "-f", str(spec), *longer)
     _, second = lab.until_running("gang", "train", 2)
     deadline = time.monotonic() + 300
     while not any("/progress/" in key and key.endswith(".json") for key in lab.store.list("steps")):
         assert time.monotonic() < deadline, lab.status("gang")
         time.sleep(0.5)
     lab.kill(second)
-    found = lab.until(lambda seen: seen["status"]["attempt"] == 2, "gang", 240)
+    found = lab.until(lambda seen: seen["status"]["attempt"] >= 2, "gang", 240)
     assert found["status"]["step"] == "iter-01/train"
     lab.mstarctl("wait", "gang", "--store", lab.url)
     committed_once(lab, "gang", STEPS)

