@@ -63,9 +63,9 @@ class RunSpec(Record):
     @model_validator(mode="after")
     def _prm_where_needed(self) -> Self:
         if self.prm is None and self.evolve.needs_prm:
-            asking = " and ".join(self.evolve.prm_for)
+            asking = self.evolve.prm_for
             raise ValueError(
-                f"{asking} needs a PRM, but prm is null; add prm, or choose what asks none: "
+                f"{' and '.join(asking)} need{'s' if len(asking) == 1 else ''} a PRM, but prm is null; add prm, or choose what asks none: "
                 "rule all, random, longest or shortest, unlabeled labels oracle, exploration null or tune_on pass_at_k"
             )
         return self
