@@ -105,7 +105,7 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(change, key, hint):
         ({"evolve": {"exploration": {"step": 1e-5}}}, "evolve.exploration", "more than 1000"),
         ({"evaluation": {"pass_at": [32]}}, "evaluation", "samples = 16"),
         ({"evaluation": {"temperatures": [0]}}, "evaluation.temperatures", "above 0"),
-        ({"prm": None}, "spec", "needs a PRM"),
+        ({"prm": None}, "spec", "prm is null"),
         ({"name": "Not A Name"}, "name", "lower-case"),
         ({"prompts": {"query": "{question"}}, "prompts.query", "cannot be filled in"),
         ({"prompts": {"query": "{letter}"}}, "prompts.query", "{question}, {options}"),
@@ -144,7 +144,7 @@ ALONE = {"exploration": None}
 )
 def test_what_asks_a_prm_that_is_not_there_is_named_alone(evolve, asking):
     message = refused(LEAST | {"prm": None, "evolve": evolve})
-    assert f"\n  spec: {asking} needs a PRM, but prm is null" in message
+    assert f"\n  spec: prm is null, but a PRM is needed by {asking}; " in message
     assert len(message.splitlines()) == 2
 
 

@@ -63,9 +63,9 @@ class RunSpec(Record):
     @model_validator(mode="after")
     def _prm_where_needed(self) -> Self:
         if self.prm is None and self.evolve.needs_prm:
-            asking = self.evolve.prm_for
+            asking = " and ".join(self.evolve.prm_for)
             raise ValueError(
-                f"{' and '.join(asking)} need{'s' if len(asking) == 1 else ''} a PRM, but prm is null; add prm, or choose what asks none: "
+                f"prm is null, but a PRM is needed by {asking}; add prm, or choose what asks none: "
                 "rule all, random, longest or shortest, unlabeled labels oracle, exploration null or tune_on pass_at_k"
             )
         return self
