@@ -41,7 +41,7 @@ class Entry:
 
 def run_bytes(run: Run) -> bytes:
     """A run as stored."""
-    body = {
+    body: dict[str, Any] = {
         "spec": run.spec.model_dump(mode="json"),
         "inputs": {
             "data": run.inputs.data.model_dump(),
@@ -49,6 +49,8 @@ def run_bytes(run: Run) -> bytes:
             "model": run.inputs.model.model_dump(),
         },
     }
+    if run.inputs.unlabeled:
+        body["inputs"] |= {"unlabeled": run.inputs.unlabeled.model_dump()}
     return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -70,6 +72,9 @@ def load_run(store: Store, name: str) -> Run:
                 data=Ref.model_validate(inputs["data"]),
                 queries={split: int(count) for split, count in inputs["queries"].items()},
                 model=Ref.model_validate(inputs["model"]),
+                unlabeled=Ref.model_validate(inputs["unlabeled"])
+                if "unlabeled" in inputs
+                else None,
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,8 @@ The parts of the program are in ``plan``.
 from collections.abc import Generator, Iterator, Sequence
 
 from mstar.config import RunSpec
+from mstar.core.rules.threshold import ALPHAS
+from mstar.core.schedule import mixes
 from mstar.errors import IntegrityError
 from mstar.plan import Done, Inputs, Plan, Step
 from mstar.tasks import Ref, task_hash
@@ -58,7 +60,7 @@ def recipe(spec: RunSpec, inputs: Inputs) -> Recipe:
     """Base, warm-up, PRM, evolving, final test (paper, sections 3 and 4)."""
     plan = Plan(spec, inputs)
     yield from plan.test("base", inputs.model)
-    if spec.evolve.method == "sft":
+    if spec.evolve.how.learns_from == "answers":
         policy = yield from plan.sft(inputs.model)
         yield from plan.test("final", policy)
         return
@@ -76,13 +78,19 @@ def recipe(spec: RunSpec, inputs: Inputs) -> Recipe:
 def planned_steps(spec: RunSpec) -> int:
     """How many steps the whole run has: known from the spec, for progress bars."""
     tests = 1 if spec.data.test else 0
-    if spec.evolve.method == "sft":
+    if spec.evolve.how.learns_from == "answers":
         return 2 * tests + 2
     warm = 3 + tests if spec.warm_up else 0
     prm = 0
     if spec.prm and spec.evolve.needs_prm:
         prm = 6 + (1 if spec.prm.completer_epochs and spec.warm_up else 0)
-    return 2 * tests + warm + prm + 4 * spec.evolve.iterations + 1
+    iterations, unlabeled = spec.evolve.iterations, spec.evolve.unlabeled
+    mixed = (
+        sum(mixes(turn, iterations, unlabeled.after) for turn in range(1, iterations + 1))
+        if unlabeled
+        else 0
+    )
+    return 2 * tests + warm + prm + 4 * iterations + 2 * mixed + 1
 
 
 def planned_names(spec: RunSpec, inputs: Inputs) -> list[str]:
@@ -95,7 +103,11 @@ def planned(spec: RunSpec, inputs: Inputs) -> Iterator[Step]:
     program = recipe(spec, inputs)
     step = next(program, None)
     grid = spec.evolve.exploration.temperatures if spec.evolve.exploration else ()
-    found = {"sampled": [{"temperature": t, "reward_pass_at_2": 0.0} for t in grid]}
+    passes = dict.fromkeys(map(str, spec.evaluation.pass_at), 0.0)
+    found = {
+        "sampled": [{"temperature": t, "reward_pass_at_2": 0.0, "pass_at": passes} for t in grid],
+        "alphas": [{"alpha": alpha, "balanced_accuracy": 0.0} for alpha in ALPHAS],
+    }
     while step is not None:
         yield step
         identity = task_hash(step.task)

@@ -7,8 +7,9 @@ store has committed is adopted and not run again.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
+from mstar.core.rules import find_rule, rules
 from mstar.storage.manifest import ArtifactKind, Manifest, canonical_json, sha256
 
 
@@ -16,6 +17,11 @@ class Record(BaseModel):
     """Base of everything serialised here: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _is_none(value: object) -> bool:
+    """A field of a later day: left out at its default, so that older tasks keep their hash."""
+    return value is None
 
 
 class Ref(Record):
@@ -89,11 +95,17 @@ class Prefixes(Record):
     responses: Ref
 
 
-class GenerateTask(Record):
+class AnyTask(Record):
+    """What every task has. ``salt`` changes the identity and nothing else: so no other run's step is adopted."""
+
+    version: int = 1
+    salt: str | None = Field(None, exclude_if=_is_none)
+
+
+class GenerateTask(AnyTask):
     """Sample responses from a policy."""
 
     stage: Literal["generate"] = "generate"
-    version: int = 1
     model: Ref
     source: Annotated[Queries | Prefixes, Field(discriminator="source")]
     prompt: Prompt
@@ -105,13 +117,14 @@ class GenerateTask(Record):
 class Select(Record):
     """``R = H(1(correct) * min over steps)``: keep what the rule ``H`` keeps of the right responses.
 
-    ``per_query`` caps what a query may give under ``all`` and ``threshold``, ``limit`` the whole selection, both by
-    random draw; ``top_k`` breaks ties by the lowest sample index. ``min_steps`` drops responses of fewer steps (a bare
-    answer has one).
+    ``k`` and ``alpha`` are parameters of rules; ``alpha`` null under ``threshold`` is chosen on validation, by steps of
+    0.1. ``per_query`` caps what a query may give under a rule without a ``k``, ``limit`` the whole selection, both by
+    random draw; ties go to the lowest sample index. ``min_steps`` drops responses of fewer steps (a bare answer has
+    one).
     """
 
     action: Literal["select"] = "select"
-    rule: Literal["all", "random", "threshold", "top_k"]
+    rule: str = Field(examples=sorted(rules()))
     k: int | None = Field(None, ge=1)
     alpha: float | None = None
     per_query: int | None = Field(None, ge=1)
@@ -119,12 +132,20 @@ class Select(Record):
     min_steps: int = Field(1, ge=1)
     deduplicate: bool = False
 
+    @field_validator("rule")
+    @classmethod
+    def _rule_is_known(cls, name: str) -> str:
+        find_rule(name)
+        return name
+
     @model_validator(mode="after")
     def _rule_has_its_parameter(self) -> Self:
-        if self.rule in {"random", "top_k"} and self.k is None:
-            raise ValueError(f"rule {self.rule} needs k, how many responses of a query to keep")
-        if self.rule == "threshold" and self.alpha is None:
-            raise ValueError("rule threshold needs alpha, the reward a kept response must exceed")
+        rule = find_rule(self.rule)
+        for name in rule.needs:
+            if name not in rule.tuned and getattr(self, name) is None:
+                raise ValueError(
+                    f"rule {self.rule} needs {name}: {rule.says.format(k='k', alpha='alpha')}"
+                )
         return self
 
 
@@ -158,11 +179,14 @@ class AnswerCheck(Record):
     relative_tolerance: float = Field(0.0, ge=0, lt=1)
 
 
-class ScoreTask(Record):
-    """Grade responses, ask the PRM about each step, and keep what training needs."""
+class ScoreTask(AnyTask):
+    """Grade responses, ask the PRM about each step, and keep what training needs.
+
+    ``labels`` says which answers count as right: None the data set's own, ``vote`` those that a vote weighted by the
+    PRM makes (paper, section 3.4).
+    """
 
     stage: Literal["score"] = "score"
-    version: int = 1
     data: Ref
     split: str
     responses: Ref
@@ -171,7 +195,14 @@ class ScoreTask(Record):
     answers: AnswerCheck = AnswerCheck()
     step_separator: str = "\n"
     action: Annotated[Select | Pairs | Label, Field(discriminator="action")]
+    labels: Literal["vote"] | None = Field(None, exclude_if=_is_none)
     seed: int
+
+    @model_validator(mode="after")
+    def _votes_are_weighted(self) -> Self:
+        if self.labels == "vote" and self.prm is None:
+            raise ValueError("a weighted vote needs a PRM, but prm is null")
+        return self
 
 
 class Optimization(Record):
@@ -196,6 +227,14 @@ class ScoredExamples(Record):
     split: str
 
 
+class OtherExamples(Record):
+    """Train also on what a score step kept of another data set's queries (paper, section 3.4)."""
+
+    data: Ref
+    score: Ref
+    split: str
+
+
 class AnswerExamples(Record):
     """Train on the true answers, without reasoning (the paper's SFT row). ``{answer}`` is filled in."""
 
@@ -204,7 +243,7 @@ class AnswerExamples(Record):
     template: str = "\\boxed{{{answer}}}"
 
 
-class TrainTask(Record):
+class TrainTask(AnyTask):
     """Train a policy or a PRM.
 
     ``model`` gives the weights. ``optimizer`` is the checkpoint whose optimizer, schedule, random state and step count
@@ -212,23 +251,22 @@ class TrainTask(Record):
     """
 
     stage: Literal["train"] = "train"
-    version: int = 1
     objective: Literal["policy", "prm"] = "policy"
     model: Ref
     optimizer: Ref | None = None
     data: Ref
     examples: Annotated[ScoredExamples | AnswerExamples, Field(discriminator="source")]
+    also: OtherExamples | None = Field(None, exclude_if=_is_none)
     prompt: Prompt
     step_separator: str = "\n"
     optimization: Optimization
     seed: int
 
 
-class EvaluateTask(Record):
+class EvaluateTask(AnyTask):
     """Measure a policy on a split: greedy, and sampled at each temperature (paper, section 4.1)."""
 
     stage: Literal["evaluate"] = "evaluate"
-    version: int = 1
     data: Ref
     slice: Slice
     model: Ref

@@ -38,8 +38,9 @@ def made_up(kind: Any, text: str) -> Ref:
 
 INPUTS = Inputs(
     data=made_up("dataset", "data"),
-    queries={"train": 40, "validation": 8, "test": 12},
+    queries={"train": 40, "validation": 8, "test": 12, "unlabeled": 30},
     model=made_up("model", "model"),
+    unlabeled=made_up("dataset", "unlabeled"),
 )
 
 
@@ -48,9 +49,16 @@ def made_up_results(task: Task, best: float = 0.75) -> dict[str, Any]:
     if not isinstance(task, EvaluateTask):
         return {"responses": 4}
     points = [
-        {"temperature": t, "reward_pass_at_2": 1 - abs(t - best) / 2} for t in task.temperatures
+        # Pass@K likes the hottest best, so that what is tuned on shows.
+        {
+            "temperature": t,
+            "reward_pass_at_2": 1 - abs(t - best) / 2,
+            "pass_at": {str(k): t / 2 for k in task.pass_at},
+        }
+        for t in task.temperatures
     ]
-    return {"queries": 8, "sampled": points}
+    alphas = [{"alpha": a, "balanced_accuracy": 1 - abs(a - best)} for a in (0.5, 0.75)]
+    return {"queries": 8, "sampled": points} | ({"alphas": alphas} if task.verify else {})
 
 
 def done(step: Step, *, best: float = 0.75) -> Done:

@@ -84,12 +84,28 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(change, key, hint):
         ({"evolve": {"interval": "a quarter"}}, "evolve.interval", "'a quarter'"),
         ({"evolve": {"select": {"rule": "top_k", "k": 17}}}, "evolve", "rollout.samples = 16"),
         ({"evolve": {"select": {"rule": "top_k"}}}, "evolve.select", "needs k"),
-        ({"evolve": {"select": {"rule": "threshold"}}}, "evolve.select", "needs alpha"),
+        ({"evolve": {"select": {"rule": "topk", "k": 2}}}, "evolve.select.rule", "'top_k'"),
+        ({"evolve": {"select": {"rule": "all", "k": 2}}}, "evolve", "takes no k"),
+        ({"evolve": {"select": {"rule": "random", "k": 2, "alpha": 0.5}}}, "evolve", "no alpha"),
+        ({"evolve": {"interval": 0.3}}, "evolve.interval", "does not tile"),
+        ({"evolve": {"interval": "75%"}}, "evolve.interval", "does not tile"),
+        ({"evolve": {"unlabeled": {"after": 1}}}, "evolve.unlabeled.after", "less than 1"),
+        ({"evolve": {"unlabeled": {"labels": "guess"}}}, "evolve.unlabeled.labels", "'oracle'"),
+        ({"evolve": {"unlabeled": {"split": "train"}}}, "spec", "a split of their own"),
+        ({"evolve": {"method": "sft", "unlabeled": {}}}, "evolve", "unlabeled must be null"),
+        ({"evolve": {"exploration": {"tune_on": "luck"}}}, "evolve.exploration.tune_on", "luck"),
+        (
+            {"evolve": {"exploration": {"tune_on": "pass_at_k"}}, "evaluation": {"pass_at": []}},
+            "spec",
+            "name a K there",
+        ),
+        ({"paper": {"table": 1}}, "paper.row", "required"),
+        ({"fresh": ""}, "fresh", "at least 1 character"),
         ({"evolve": {"exploration": {"lowest": 2.0}}}, "evolve.exploration", "above the highest"),
         ({"evolve": {"exploration": {"step": 1e-5}}}, "evolve.exploration", "more than 1000"),
         ({"evaluation": {"pass_at": [32]}}, "evaluation", "samples = 16"),
         ({"evaluation": {"temperatures": [0]}}, "evaluation.temperatures", "above 0"),
-        ({"prm": None}, "spec", "needs a PRM"),
+        ({"prm": None}, "spec", "prm is null"),
         ({"name": "Not A Name"}, "name", "lower-case"),
         ({"prompts": {"query": "{question"}}, "prompts.query", "cannot be filled in"),
         ({"prompts": {"query": "{letter}"}}, "prompts.query", "{question}, {options}"),
@@ -106,6 +122,43 @@ def test_a_wrong_type_or_an_impossible_value_is_named(change, key, said):
     message = refused(LEAST | change)
     assert f"\n  {key}: " in message
     assert said in message
+
+
+ALONE = {"exploration": None}
+
+
+@pytest.mark.parametrize(
+    ("evolve", "asking"),
+    [
+        ({"select": {"rule": "threshold"}} | ALONE, "evolve.select (rule threshold)"),
+        ({"select": {"rule": "top_k", "k": 1}} | ALONE, "evolve.select (rule top_k)"),
+        (
+            {"select": {"rule": "all"}, "unlabeled": {"labels": "vote"}} | ALONE,
+            "evolve.unlabeled (labels vote)",
+        ),
+        (
+            {"select": {"rule": "all"}, "exploration": {}},
+            "evolve.exploration (tune_on reward_pass_at_2)",
+        ),
+    ],
+)
+def test_what_asks_a_prm_that_is_not_there_is_named_alone(evolve, asking):
+    message = refused(LEAST | {"prm": None, "evolve": evolve})
+    assert f"\n  spec: prm is null, but a PRM is needed by {asking}; " in message
+    assert len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "evolve",
+    [
+        {"select": {"rule": "longest", "k": 2}} | ALONE,
+        {"select": {"rule": "all"}, "unlabeled": {"labels": "oracle"}} | ALONE,
+        {"select": {"rule": "all"}, "exploration": {"tune_on": "pass_at_k"}},
+        {"method": "sft"},
+    ],
+)
+def test_what_asks_no_prm_runs_without_one(evolve):
+    assert not parse_spec(LEAST | {"prm": None, "evolve": evolve}).evolve.needs_prm
 
 
 def test_every_mistake_is_listed_at_once():
@@ -206,7 +259,11 @@ def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path):
 def test_the_result_hash_leaves_out_what_decides_no_result():
     spec = small_spec()
     same = small_spec(
-        name="other", store="elsewhere", execution={"shards": 4}, limits={"attempts": 9}
+        name="other",
+        store="elsewhere",
+        execution={"shards": 4},
+        limits={"attempts": 9},
+        paper={"row": "SFT"},
     )
     assert spec.result_hash == same.result_hash
     assert spec_differences(spec, same) == []

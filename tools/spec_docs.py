@@ -16,6 +16,11 @@ HEAD = """# The run spec
 
 Every key, written from the spec's types by `tools/spec_docs.py`. Defaults are the paper's where it gives one. An
 unknown key is an error. `--set a.b=c` overrides a key on the command line. Relative paths are relative to the spec.
+
+One more key stands at the top of a file and not in the spec that comes out: `extends: other.yaml` lays the file over
+another, which may extend a third. Groups of keys are merged, key by key; a value, a list and `null` replace. Relative
+paths in the other file are relative to that one. `--set` comes last. Names that begin with `demo:` are built in and no
+paths.
 """
 
 
@@ -42,7 +47,7 @@ def _section(name: str, model: type[BaseModel], same: str | None) -> str:
         return f"\n## `{name}`\n\nThe keys of `{same}`.\n"
     about = " ".join(inspect.cleandoc(model.__doc__ or "").split())
     rows = [
-        f"| `{key}` | {_type(f.annotation)} | {_default(f)} |"
+        f"| `{key}` | {_choices(f) or _type(f.annotation)} | {_default(f)} |"
         for key, f in model.model_fields.items()
     ]
     title = f"`{name}`" if name else "Top level"
@@ -51,6 +56,11 @@ def _section(name: str, model: type[BaseModel], same: str | None) -> str:
         + "\n".join(rows)
         + "\n"
     )
+
+
+def _choices(field: Any) -> str:
+    """The names that a registry knows: such a field lists them as its examples."""
+    return " or ".join(f"`{name}`" for name in field.examples or ())
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

@@ -85,7 +85,7 @@ class Needs:
                     f"all below {keys.run(name)}/ in {store.url} if it is of no more use"
                 ) from error
             steps = [_folder(entry.ref) for entry in history]
-            referenced |= {_folder(run.inputs.data), _folder(run.inputs.model), *steps}
+            referenced |= {*map(_folder, run.inputs.refs), *steps}
             trained = [_folder(e.ref) for e in history if _TRAIN.fullmatch(e.name)]
             if to_come:
                 pending |= set(to_come)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import upkeep
+from mstarctl import recipes, upkeep
 from mstarctl.options import Output, OutputOption, StoreOption
 
 INTERRUPTED = 130
@@ -294,6 +294,7 @@ def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> N
 
 
 app.command()(upkeep.gc)
+app.command()(recipes.recipes)
 
 
 def _stage(name: StageName, task: Path, output: Output) -> None:

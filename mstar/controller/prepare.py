@@ -1,5 +1,6 @@
 """A spec becomes a run: everything that can be checked is checked, then data and model go into the store."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mstar.config import HOW, RunSpec, spec_differences
@@ -7,7 +8,7 @@ from mstar.data.splits import Split, find_split
 from mstar.data.validate import check_splits
 from mstar.errors import ConflictError, ModelError, NotFound
 from mstar.history import Run, load_run, run_bytes, write_how
-from mstar.recipe import Inputs
+from mstar.plan import Inputs, check_schedule
 from mstar.storage import keys
 from mstar.storage.artifacts import commit_dataset, commit_model
 from mstar.storage.store import Store
@@ -55,23 +56,41 @@ def check_model_folder(folder: Path) -> None:
 def check_inputs(spec: RunSpec) -> dict[str, int]:
     """Look at the data and the model that a spec names, and write nothing; queries by split."""
     check_model_folder(Path(spec.model))
-    return check_splits(_splits(spec))
+    counts = check_splits(_splits(spec))
+    check_schedule(spec, counts)
+    return counts
 
 
 def _splits(spec: RunSpec) -> list[Split]:
     folder = Path(spec.data.path)
     names = [spec.data.train, spec.data.validation, *([spec.data.test] if spec.data.test else [])]
+    if spec.evolve.unlabeled:
+        names.append(spec.evolve.unlabeled.split)
     return [find_split(folder, name) for name in dict.fromkeys(names)]
 
 
 def _inputs(store: Store, spec: RunSpec) -> Inputs:
     splits = _splits(spec)
     counts = check_splits(splits)
+    check_schedule(spec, counts)
+    # A data set of its own: the labeled one keeps its digest, and with it every step that runs without this share.
+    apart = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None
+    data = _committed(store, [split for split in splits if split.name != apart], counts)
+    unlabeled = [split for split in splits if split.name == apart]
+    model = commit_model(store, Path(spec.model))
+    return Inputs(
+        data=data,
+        queries=counts,
+        model=Ref.of(model),
+        unlabeled=_committed(store, unlabeled, counts) if unlabeled else None,
+    )
+
+
+def _committed(store: Store, splits: Sequence[Split], counts: Mapping[str, int]) -> Ref:
     files = {file.name: file for split in splits for file in split.files}
     rows = {file.name: split.file_rows(file) for split in splits for file in split.files}
-    data = commit_dataset(store, files, results={"queries": counts}, rows=rows)
-    model = commit_model(store, Path(spec.model))
-    return Inputs(data=Ref.of(data), queries=counts, model=Ref.of(model))
+    queries = {split.name: counts[split.name] for split in splits}
+    return Ref.of(commit_dataset(store, files, results={"queries": queries}, rows=rows))
 
 
 def _check_same(stored: Run, wanted: Run) -> None:
@@ -80,6 +99,8 @@ def _check_same(stored: Run, wanted: Run) -> None:
     changes = [change for change in changes if not change.startswith(("data.path:", "model:"))]
     if stored.inputs.data != wanted.inputs.data:
         changes.append("data.path: the files hold other data than when the run began")
+    if stored.inputs.unlabeled != wanted.inputs.unlabeled:
+        changes.append("data.path: the unlabeled files hold other data than when the run began")
     if stored.inputs.model != wanted.inputs.model:
         changes.append("model: the folder holds another model than when the run began")
     if changes:

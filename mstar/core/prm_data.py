@@ -5,9 +5,10 @@ Candidates of each query, a balanced choice of them over all queries, labels for
 
 from collections.abc import Iterable, Sequence
 
+from mstar.core.draws import Draw, priority
 from mstar.core.records import Kind, Scored
 from mstar.core.seeds import unit
-from mstar.core.selection import Draw, priority, unique_texts
+from mstar.core.selection import unique_texts
 
 
 def candidate_pairs(scored: Sequence[Scored], *, per_query: int, seed: int) -> list[Scored]:

@@ -1,5 +1,7 @@
-"""Which queries an iteration passes, and how long its training warms up (paper, section 3.2)."""
+"""Which queries an iteration passes, when training restarts, and how it warms up (paper, sections 3.2 and 3.4)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from math import ceil
@@ -29,27 +31,109 @@ def slice_indices(
     return order[offset : offset + count]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Places ``start`` to ``start + count`` of the endless stream that ``slice_indices`` numbers."""
+
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One iteration: what it takes, and where its training begins.
+
+    ``weights`` numbers the checkpoint it starts from (0 is the one before the first iteration), ``optimizer`` the one
+    whose optimizer and schedule go on, None where the iteration restarts with fresh ones.
+    """
+
+    number: int
+    labeled: Stretch
+    unlabeled: Stretch | None
+    weights: int
+    optimizer: int | None
+
+
+def schedule(
+    *,
+    iterations: int,
+    interval: float,
+    labeled: int,
+    weights: Callable[[int], int],
+    optimizer: Callable[[int], int | None],
+    unlabeled: int = 0,
+    after: float | None = None,
+) -> tuple[Turn, ...]:
+    """All iterations of a run: which queries each takes, when unlabeled ones enter, and when training restarts.
+
+    An iteration takes a share ``interval`` of the ``labeled`` queries, the next ones in their stream and none across
+    two passes: no iteration meets a query twice, and every pass visits each once. What is left of a pass and too small
+    for an iteration is skipped; with a shuffle it is other queries each time. Once a share ``after`` of the iterations
+    is over, an iteration takes as many queries in all, half of them (rounded down) from the ``unlabeled`` stream: the
+    paper mixes and does not say how much of each, so the half is our choice. ``after`` None never mixes.
+
+    Raises ``ValueError`` for an interval that does not tile, or fewer unlabeled queries than one iteration takes.
+    """
+    count = interval_count(labeled, interval)
+    mixed = count // 2
+    if after is not None and not 1 <= mixed <= unlabeled:
+        raise ValueError(
+            f"a mixed iteration takes {mixed} unlabeled queries (half of {count}), but there are {unlabeled}"
+        )
+    turns = []
+    next_labeled = next_unlabeled = 0
+    for number in range(1, iterations + 1):
+        extra = None
+        if after is not None and mixes(number, iterations, after):
+            extra = _following(next_unlabeled, mixed, unlabeled)
+            next_unlabeled = extra.start + extra.count
+        taken = _following(next_labeled, count - (extra.count if extra else 0), labeled)
+        next_labeled = taken.start + taken.count
+        turns.append(
+            Turn(
+                number=number,
+                labeled=taken,
+                unlabeled=extra,
+                weights=weights(number),
+                optimizer=optimizer(number),
+            )
+        )
+    return tuple(turns)
+
+
+def mixes(number: int, iterations: int, after: float) -> bool:
+    """Whether iteration 1, 2, ... takes unlabeled queries: a share ``after`` of all iterations is over before it."""
+    return number - 1 >= Fraction(str(after)) * iterations
+
+
+def interval_parts(interval: float) -> int:
+    """How many iterations a pass has: the whole number that ``interval`` is one part of.
+
+    Raises ``ValueError`` unless there is one: what does not tile would visit some queries more often than others.
+    """
+    parts = round(1 / interval) if 0 < interval <= 1 else 0
+    # A third cannot be written in decimals; one in a million is nearer than any two intervals that mean something.
+    if not parts or abs(parts * interval - 1) > 1e-6:
+        raise ValueError(
+            f"an interval of {interval:g} does not tile the queries: its inverse must be a whole number "
+            "(1, 0.5, 0.25, 0.125, ...)"
+        )
+    return parts
+
+
 def interval_count(total: int, interval: float) -> int:
     """How many queries a share ``interval`` of ``total`` is: rounded down, so that whole passes hold it, at least 1.
 
-    Raises ``ValueError`` unless ``total >= 1`` and ``0 < interval <= 1``.
+    Raises ``ValueError`` for no queries, and as ``interval_parts``.
     """
-    if total < 1 or not 0 < interval <= 1:
+    if total < 1:
         raise ValueError(f"an interval of {interval} of {total} queries is not possible")
-    # Through its text: 0.29 of 100 is 29, of which the float product falls short.
-    return max(1, int(Fraction(str(interval)) * total))
+    return max(1, total // interval_parts(interval))
 
 
-def iteration_slice(iteration: int, count: int, total: int) -> tuple[int, int]:
-    """Start and count of iteration 1, 2, ...: slices of ``count`` one after another, none across two passes.
-
-    So no iteration meets a query twice. What is left at the end of a pass, fewer than ``count``, is skipped; with a
-    shuffle it is other queries each time. Raises ``ValueError`` unless ``iteration >= 1`` and ``1 <= count <= total``.
-    """
-    if iteration < 1 or not 1 <= count <= total:
-        raise ValueError(f"iteration {iteration} of {count} of {total} queries is not possible")
-    number, place = divmod(iteration - 1, total // count)
-    return number * total + place * count, count
+def rate_share(step: int, warmup_steps: int) -> float:
+    """The share of the full learning rate at optimizer step 0, 1, ...: one linear warm-up, and then constant."""
+    return min(1.0, (step + 1) / max(1, warmup_steps))
 
 
 def planned_steps(examples: int, batch_size: int, epochs: int = 1) -> int:
@@ -60,6 +144,12 @@ def planned_steps(examples: int, batch_size: int, epochs: int = 1) -> int:
 def warmup_steps(ratio: float, planned: int) -> int:
     """Steps of linear warm-up: a share ``ratio`` of the ``planned`` ones, rounded up (paper: 0.1 of 10,000)."""
     return ceil(Fraction(str(ratio)) * planned)
+
+
+def _following(place: int, count: int, total: int) -> Stretch:
+    """The next ``count`` places from ``place`` on; from the next pass on when this one has too few left."""
+    left = total - place % total
+    return Stretch(start=place if count <= left else place + left, count=count)
 
 
 def _pass_order(total: int, number: int, shuffle: int | None) -> list[int]:

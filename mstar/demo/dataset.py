@@ -14,16 +14,26 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mstar.demo.digits import digit_pools, render_image
+from mstar.demo.digits import PoolName, digit_pools, render_image
 from mstar.demo.questions import Question, draw_question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-SplitName = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test", "unlabeled"]
 
 SPLIT_SIZES: dict[SplitName, int] = {"train": 4800, "validation": 250, "test": 1000}
+
+ALL_SIZES: dict[SplitName, int] = SPLIT_SIZES | {"unlabeled": 4800}
+"""The same, and as many queries again for runs that mix in unlabeled ones."""
+
+_POOLS: dict[SplitName, PoolName] = {
+    "train": "train",
+    "validation": "validation",
+    "test": "test",
+    "unlabeled": "train",
+}
 
 _TEXT = {"dtype": "string", "_type": "Value"}
 _FEATURES = {
@@ -52,12 +62,12 @@ SCHEMA = pa.schema(
 
 
 def draw_split(name: SplitName, size: int, *, seed: int) -> list[Question]:
-    """Draw a split's questions from its own pool of digits.
+    """Draw a split's questions from its pool of digits; unlabeled ones show the digits of the training pool.
 
     A split depends on its name and the seed alone, and a smaller one is a prefix of a larger.
     """
     rng = random.Random(f"{seed}/{name}")
-    pool = digit_pools()[name]
+    pool = digit_pools()[_POOLS[name]]
     return [draw_question(rng, pool) for _ in range(size)]
 
 
@@ -71,7 +81,7 @@ def write_split(path: Path, name: SplitName, questions: Sequence[Question]) -> N
 def write_dataset(
     folder: Path, *, seed: int = 0, sizes: Mapping[SplitName, int] = SPLIT_SIZES
 ) -> dict[SplitName, Path]:
-    """Write train.parquet, validation.parquet and test.parquet; return their paths by split."""
+    """Write a Parquet file for each split in ``sizes``; return their paths by split."""
     paths: dict[SplitName, Path] = {}
     for name, size in sizes.items():
         paths[name] = folder / f"{name}.parquet"

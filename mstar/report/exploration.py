@@ -179,9 +179,11 @@ def _rule(run: RunView) -> str:
     step = "" if len(grid) == 1 else f" in steps of {evolve.exploration.step:g}"
     every = evolve.exploration.every
     when = "every iteration" if every == 1 else f"every {every} iterations"
+    by_reward = evolve.exploration.tune_on == "reward_pass_at_2"
+    measure = "Reward-Pass@2" if by_reward else f"Pass@{max(run.spec.evaluation.pass_at)}"
     return (
         f"{run.name}: {when} the temperature from {grid[0]:g} to {grid[-1]:g}{step} "
-        "that maximises Reward-Pass@2 on validation."
+        f"that maximises {measure} on validation."
     )
 
 

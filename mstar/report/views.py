@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mstar.config import RunSpec
+from mstar.core.rules import find_rule
 from mstar.tasks import Ref
 
 
@@ -159,21 +160,25 @@ class RunView:
 def describe(spec: RunSpec) -> str:
     """What distinguishes a run, in a few words of the paper."""
     evolve = spec.evolve
-    if evolve.method == "sft":
-        return "SFT on the true answers, no reasoning"
-    method = {"continuous": "continuous", "iterative_rft": "iterative RFT", "rest_em": "ReST-EM"}
+    if evolve.how.learns_from == "answers":
+        return evolve.how.title
     select = evolve.select
-    most = f", at most {select.limit:,} at random" if select.limit else ""
-    rules = {
-        "all": f"all right responses{most}",
-        "random": f"{select.k} right responses at random",
-        "threshold": f"PRM above {select.alpha}",
-        "top_k": f"PRM Top-{select.k}",
-    }
+    alpha = "an alpha chosen on validation" if select.alpha is None else select.alpha
+    rule = find_rule(select.rule).says.format(k=select.k, alpha=alpha)
+    if select.limit:
+        rule += f", at most {select.limit:,} at random"
     exploration = evolve.exploration
     if exploration is None:
         temperature = f"temperature {evolve.rollout.temperature:g}"
     else:
         every = "iteration" if exploration.every == 1 else f"{exploration.every} iterations"
         temperature = f"temperature chosen every {every}"
-    return f"{method[evolve.method]}, {rules[select.rule]}, {temperature}"
+        if exploration.tune_on == "pass_at_k":
+            temperature += " by Pass@K"
+    words = [evolve.how.title, rule, temperature]
+    if evolve.unlabeled:
+        labels = {"vote": "labeled by vote", "oracle": "with their true answers"}
+        words.append(
+            f"unlabeled queries {labels[evolve.unlabeled.labels]} after {evolve.unlabeled.after:.0%}"
+        )
+    return ", ".join(words)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from mstar.core.answers import grade
 from mstar.core.metrics import mean, mean_pass_at_k, reward_pass_at_k, wilson_interval
 from mstar.core.records import Query, Response, Scored
+from mstar.core.rules.threshold import AlphaTable
 from mstar.core.selection import by_query
 from mstar.core.voting import best_of_n, majority_vote, weighted_vote
 from mstar.data.splits import ImageCache, Sample
@@ -131,6 +133,7 @@ class _Measure:
         self.votes: dict[int, dict[str, int]] = {
             n: {"best_of_n": 0, "weighted_vote": 0, "majority_vote": 0} for n in sizes
         }
+        self.alphas = AlphaTable()
 
     def add(self, scored: Iterable[Scored], queries: dict[str, Query]) -> None:
         for group in by_query(scored):
@@ -145,6 +148,7 @@ class _Measure:
                 judged = [item for item in group if item.step_scores]
                 self.reward_pass.append(bool(judged) and reward_pass_at_k(judged, REWARD_PASS))
                 if self.task.verify:
+                    self.alphas.add(judged)
                     self._vote(judged, query)
 
     def _vote(self, judged: Sequence[Scored], query: Query) -> None:
@@ -211,4 +215,5 @@ def _results(task: EvaluateTask, queries: int, measures: Iterable[_Measure]) -> 
             results["sampled"].append(measure.sampled(accuracy))
             if task.verify and task.prm:
                 results["verification"] = measure.verification()
+                results["alphas"] = [asdict(row) for row in measure.alphas.rows()]
     return results

@@ -1,16 +1,18 @@
-"""Score: grade responses, ask the PRM about the steps of right ones, and keep what training needs.
+"""Score: grade responses, ask the PRM about their steps, and keep what training needs.
 
 A shard grades and scores; ``finish_score`` streams over what all shards wrote and applies the task's action, which
 needs neither a model nor a GPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mstar.core.answers import grade
+from mstar.core.pseudo import vote_label
 from mstar.core.records import Query, Response, Scored
 from mstar.core.seeds import derive_seed
+from mstar.core.selection import by_query
 from mstar.data.images import decode_image
 from mstar.data.splits import ImageCache, lookup
 from mstar.stages.actions import ACTIONS
@@ -31,7 +33,8 @@ def score_shard(
 ) -> dict[str, Any]:
     """Grade this shard's responses into ``scored.parquet``; with a PRM, score the steps of the right ones.
 
-    A wrong response's reward is 0 whatever the PRM says of it (``R = H(1(correct) * R_p)``), so the PRM is not asked.
+    A wrong response's reward is 0 whatever the PRM says of it (``R = H(1(correct) * R_p)``), so the PRM is not asked;
+    but where labels come from a vote, all responses vote. The grade here is always by the data set's own answer.
     """
     with context.timed("load"):
         wanted = {r.query_id for r in _mine(task, context, shard)}
@@ -58,7 +61,14 @@ def score_shard(
                 ]
             if scorer:
                 with context.timed("score"):
-                    scored = score_steps(scored, scorer, queries, images, task.prompt)
+                    scored = score_steps(
+                        scored,
+                        scorer,
+                        queries,
+                        images,
+                        task.prompt,
+                        wrong_too=task.labels == "vote",
+                    )
             with context.timed("write"):
                 table.write(scored)
             counts["responses"] += len(scored)
@@ -78,8 +88,45 @@ def finish_score(
     def stream() -> Iterator[Scored]:
         return read_tables(files, Scored)
 
+    if task.labels != "vote":
+        with context.timed("select"):
+            return ACTIONS[task.action.action](task, context, stream, writer)
+    with context.timed("load"):
+        split = load_split(context, task.data, task.split)
+        options = {sample.query.id: sample.query.options for sample in split.read()}
+    ballot = Ballot(options)
     with context.timed("select"):
-        return ACTIONS[task.action.action](task, context, stream, writer)
+        found = ACTIONS[task.action.action](task, context, lambda: ballot.count(stream()), writer)
+    return found | {"pseudo_labels": ballot.results()}
+
+
+class Ballot:
+    """Grades a stream by weighted votes instead of by answers, and counts how the votes went (paper, section 3.4)."""
+
+    def __init__(self, options: Mapping[str, Sequence[str]]) -> None:
+        self._options = options
+        self.labeled = self.true = self.agreeing = self.conflicting = 0
+
+    def count(self, scored: Iterable[Scored]) -> Iterator[Scored]:
+        """The same responses in the same order, right where they agree with their query's winner."""
+        for group in by_query(scored):
+            voted = vote_label(group, self._options[group[0].response.query_id])
+            agreeing = sum(item.grade.correct for item in voted.responses)
+            if voted.label is not None:
+                self.labeled += 1
+                self.true += voted.true
+                self.agreeing += agreeing
+                self.conflicting += len(group) - agreeing
+            yield from voted.responses
+
+    def results(self) -> dict[str, int]:
+        """Queries with a pseudo-label, of these with the true one, and the responses that agree with it or not."""
+        return {
+            "labeled": self.labeled,
+            "true": self.true,
+            "agreeing": self.agreeing,
+            "conflicting": self.conflicting,
+        }
 
 
 def score_steps(

@@ -1,9 +1,10 @@
 """Train: a policy on what a score step kept (or on bare answers), or a PRM on labelled steps."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from mstar.core.metrics import area_under_curve, mean_squared_error
 from mstar.core.records import Example, Finish, Query, Response
@@ -20,7 +21,7 @@ from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.manifest import Part
 from mstar.storage.reading import materialise, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import AnswerExamples, ScoredExamples, TrainTask, task_hash
+from mstar.tasks import AnswerExamples, Ref, ScoredExamples, TrainTask, task_hash
 
 
 def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> dict[str, Any]:
@@ -44,12 +45,13 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
         weights = model_folder(context, task.model)
         state = _trainer_state(task, context)
         examples = list(_examples(task, context, weights))
-        if not examples:
+        others = list(_scored(context, task.also.score)) if task.also else []
+        if not examples and not others:
             raise DataError(
                 "there is nothing to train on: no response was right (or none passed the selection); "
                 "sample more responses, raise the temperature, or loosen evolve.select"
             )
-        rows, images = _rows(task, context, examples)
+        rows, images = _rows(task, context, examples, others)
     out = context.scratch / "checkpoint"
     elsewhere: list[Part] = []
     with images, context.timed("train"):
@@ -82,6 +84,8 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
         "last_loss": report.losses[-1],
         "mean_loss": sum(report.losses) / len(report.losses),
     }
+    if task.also:
+        results["unlabeled_examples"] = len(others)
     if task.objective == "prm":
         with context.timed("measure"):
             results["held_out"] = _held_out(task, context, out)
@@ -101,7 +105,7 @@ class Rows(Sequence[TrainingRow]):
         task: TrainTask,
         examples: Sequence[Example],
         queries: dict[str, Query],
-        images: ImageCache,
+        images: "Pictures",
     ) -> None:
         self._task = task
         self._examples = examples
@@ -127,25 +131,59 @@ class Rows(Sequence[TrainingRow]):
         )
 
 
+class Pictures:
+    """Images of queries of one data set or two, by query."""
+
+    def __init__(self) -> None:
+        self._caches: dict[str, ImageCache] = {}
+        self._open = ExitStack()
+
+    def add(self, ids: Iterable[str], cache: ImageCache) -> None:
+        """Take over ``cache``, which holds the images of ``ids``."""
+        self._open.enter_context(cache)
+        self._caches |= dict.fromkeys(ids, cache)
+
+    def __getitem__(self, query_id: str) -> bytes:
+        return self._caches[query_id][query_id]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+
 def _rows(
-    task: TrainTask, context: Context, examples: Sequence[Example]
-) -> tuple[Rows, ImageCache]:
+    task: TrainTask, context: Context, examples: Sequence[Example], others: Sequence[Example] = ()
+) -> tuple[Rows, Pictures]:
+    """Rows of the examples and of ``others``, which answer the queries of the task's second data set."""
     name = (
         task.examples.split
         if isinstance(task.examples, ScoredExamples)
         else task.examples.slice.split
     )
-    split = load_split(context, task.data, name)
-    queries, images = lookup(split, {example.query_id for example in examples}, context.scratch)
-    return Rows(task, examples, queries, images), images
+    sources = [(task.data, name, examples)]
+    if task.also:
+        sources.append((task.also.data, task.also.split, others))
+    queries: dict[str, Query] = {}
+    pictures = Pictures()
+    for data, part, wanted in sources:
+        split = load_split(context, data, part)
+        found, images = lookup(split, {example.query_id for example in wanted}, context.scratch)
+        pictures.add(found, images)
+        queries |= found
+    return Rows(task, [*examples, *others], queries, pictures), pictures
+
+
+def _scored(context: Context, score: Ref) -> Iterator[Example]:
+    files = part_files(context, resolve(context.store, score), "examples")
+    return read_tables(files, Example)
 
 
 def _examples(task: TrainTask, context: Context, weights: Path) -> Iterator[Example]:
     if isinstance(task.examples, ScoredExamples):
-        manifest = resolve(context.store, task.examples.score)
-        yield from read_tables(part_files(context, manifest, "examples"), Example)
-        return
-    yield from _answers(task, task.examples, context, weights)
+        return _scored(context, task.examples.score)
+    return _answers(task, task.examples, context, weights)
 
 
 def _answers(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from mstarctl.keep import Needs, seconds
@@ -11,18 +12,18 @@ from typer.testing import CliRunner
 from mstar import errors
 from mstar.controller.loop import request_cancel
 from mstar.errors import Cancelled
-from mstar.history import load_history, load_run
+from mstar.history import Run, load_history, load_run, run_bytes
 from mstar.recipe import next_step
 from mstar.storage import keys
-from mstar.storage.artifacts import ArtifactWriter
+from mstar.storage.artifacts import ArtifactWriter, commit_dataset
 from mstar.storage.folder import FolderStore
 from mstar.storage.lease import acquire, this_process
 from mstar.storage.reading import materialise, resolve
 from mstar.storage.sweep import survey
-from mstar.tasks import task_hash
+from mstar.tasks import Ref, task_hash
 from tests.cli.test_cli import mstarctl, refused
 from tests.controller.test_controller import advance
-from tests.runs import committing, made_up_results, small_spec
+from tests.runs import INPUTS, committing, made_up_results, small_spec
 
 
 @pytest.fixture
@@ -70,6 +71,18 @@ def test_of_finished_and_unfinished_runs_nothing_goes(store):
     result = gc(store, "--yes")
     assert (result.exit_code, result.stdout) == (0, "nothing to delete\n"), result.stderr
     assert everything(store) == before
+
+
+@pytest.mark.parametrize("referred", [True, False])
+def test_a_run_s_unlabeled_data_stays_as_long_as_the_run(tmp_path, referred):
+    store = FolderStore(tmp_path / "store")
+    file = tmp_path / "unlabeled.parquet"
+    file.write_bytes(b"rows")
+    data = Ref.of(commit_dataset(store, {file.name: file}))
+    inputs = replace(INPUTS, unlabeled=data) if referred else INPUTS
+    store.create(keys.spec("small"), run_bytes(Run(spec=small_spec(), inputs=inputs)))
+    assert gc(store, "--yes").exit_code == 0
+    assert bool(list(store.list(keys.artifact("dataset", data.id)))) is referred
 
 
 def test_what_dead_attempts_left_goes_and_both_runs_go_on(store):

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from mstar.core.records import Finish, Grade, Response, Scored
 
 
-def scored(sample, *, answer="1", correct=False, scores=(0.5,), query="q", text=None):
+def scored(sample, *, answer="1", correct=False, scores=(0.5,), query="q", text=None, tokens=()):
     response = Response(
         query_id=query,
         sample=sample,
         text=f"response {sample}" if text is None else text,
-        tokens=(),
+        tokens=tokens,
         finish=Finish.STOP,
         temperature=1.0,
         policy="p",

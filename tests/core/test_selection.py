@@ -5,13 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mstar.core.draws import Draw
 from mstar.core.reward import process_reward
-from mstar.core.selection import Draw, SelectionRule, by_query, select, select_responses
+from mstar.core.rules import find_rule, rules
+from mstar.core.selection import SelectionRule, by_query, select, select_responses
 from tests.core.making import groups, scored
 
 RULES = st.builds(
     SelectionRule,
-    rule=st.sampled_from(["all", "random", "threshold", "top_k"]),
+    rule=st.sampled_from(sorted(rules())),
     k=st.integers(1, 4),
     alpha=st.sampled_from([-1.0, 0.25, 0.5]),
     per_query=st.none() | st.integers(1, 3),
@@ -34,7 +36,7 @@ def test_what_is_kept_is_right_and_obeys_the_rule(group, rule, seed):
     kept = select_responses(group, rule, seed=seed)
     assert all(item in group and item.grade.correct for item in kept)
     assert samples(kept) == sorted(set(samples(kept)))
-    if rule.rule in {"random", "top_k"}:
+    if "k" in find_rule(rule.rule).needs:
         assert len(kept) <= rule.k
     elif rule.per_query:
         assert len(kept) <= rule.per_query
@@ -56,6 +58,28 @@ def test_top_k_dominates_the_rest_and_ties_go_to_the_lowest_sample(group, k):
         return process_reward(item.step_scores), -item.response.sample
 
     assert all(merit(best) > merit(other) for best in kept for other in rest)
+
+
+@given(groups(), st.integers(1, 5), st.sampled_from(["longest", "shortest"]))
+def test_longest_and_shortest_go_by_steps_then_tokens_then_sample(group, k, name):
+    kept = select_responses(group, SelectionRule(rule=name, k=k), seed=0)
+    right = [item for item in group if item.grade.correct]
+    rest = [item for item in right if item not in kept]
+    assert len(kept) == min(k, len(right))
+    sign = -1 if name == "longest" else 1
+
+    def place(item):
+        steps = item.response.text.count("\n") + 1
+        return sign * steps, sign * item.response.token_count, item.response.sample
+
+    assert all(place(best) < place(other) for best in kept for other in rest)
+
+
+def test_of_equally_many_steps_tokens_decide():
+    short, long = (scored(n, correct=True, text="a\nb", tokens=(1,) * (n + 1)) for n in (0, 5))
+    for name, expected in (("longest", [long]), ("shortest", [short])):
+        rule = SelectionRule(rule=name, k=1)
+        assert select_responses([long, short], rule, seed=0) == expected
 
 
 @given(groups(), RULES, SEEDS, st.randoms(use_true_random=False))
@@ -125,7 +149,7 @@ def test_rules_that_do_not_rank_need_no_scores():
     assert select_responses(group, SelectionRule(rule="random", k=1), seed=0) == group
 
 
-@pytest.mark.parametrize("rule", ["random", "top_k", "threshold"])
+@pytest.mark.parametrize("rule", [name for name, rule in rules().items() if rule.needs])
 def test_a_rule_without_its_parameter_is_refused(rule):
     with pytest.raises(ValueError, match=f"rule {rule} needs"):
         SelectionRule(rule=rule)

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
+from mstar.core.schedule import rate_share
 from mstar.errors import ModelError
 from mstar.models.family import Family
 from mstar.models.prm import load_reward_model, save_head
@@ -47,9 +48,8 @@ class Session:
             # One kernel for all parameters; DeepSpeed steps on its own flat copies of them.
             fused=not self.deepspeed and accelerator.device.type in {"cpu", "cuda"},
         )
-        warmup = max(1, optimization.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup)
+            optimizer, lambda step: rate_share(step, optimization.warmup_steps)
         )
         self.module, self.optimizer, self.schedule = accelerator.prepare(
             module, optimizer, schedule

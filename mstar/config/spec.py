@@ -1,0 +1,92 @@
+"""The whole spec, and what contradicts across its keys."""
+
+import re
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mstar.cluster import Cluster
+from mstar.config.evolving import Evolve
+from mstar.config.phases import Data, Evaluation, Limits, Prm, Prompts, WarmUp
+from mstar.storage.manifest import canonical_json, sha256
+from mstar.tasks import AnswerCheck, Execution, Record
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+HOW = ("name", "store", "paper", "execution", "limits", "cluster")
+"""Keys that say where and how a run runs, or what it stands for, and do not decide what comes out."""
+
+
+class Paper(Record):
+    """Which row of the paper a recipe is, and the paper's accuracies in percent: MathV360K's test and MathVista."""
+
+    table: int | None = Field(None, ge=1)
+    row: str
+    in_domain: float | None = Field(None, ge=0, le=100)
+    mathvista: float | None = Field(None, ge=0, le=100)
+
+
+class RunSpec(Record):
+    """A whole run.
+
+    ``fresh`` is any word: steps of runs with another word, or none, are not adopted, so everything is made anew.
+    ``paper`` says for people which row of the paper a recipe is.
+    """
+
+    name: str
+    seed: int = Field(0, ge=0)
+    store: str = "runs"
+    fresh: str | None = Field(None, min_length=1)
+    paper: Paper | None = None
+    data: Data
+    model: str
+    prompts: Prompts = Prompts()
+    answers: AnswerCheck = AnswerCheck()
+    warm_up: WarmUp | None = WarmUp()
+    prm: Prm | None = Prm()
+    evolve: Evolve = Evolve()
+    evaluation: Evaluation = Evaluation()
+    execution: Execution = Execution()
+    limits: Limits = Limits()
+    cluster: Cluster = Cluster()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"run name {name!r} must be 1 to 63 lower-case letters, digits, '-', '_' or '.', "
+                "beginning and ending with a letter or digit"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _prm_where_needed(self) -> Self:
+        if self.prm is None and self.evolve.needs_prm:
+            asking = " and ".join(self.evolve.prm_for)
+            raise ValueError(
+                f"prm is null, but a PRM is needed by {asking}; add prm, or choose what asks none: "
+                "rule all, random, longest or shortest, unlabeled labels oracle, exploration null or tune_on pass_at_k"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _axes_fit_the_rest(self) -> Self:
+        exploration, unlabeled = self.evolve.exploration, self.evolve.unlabeled
+        if exploration and exploration.tune_on == "pass_at_k" and not self.evaluation.pass_at:
+            raise ValueError(
+                "evolve.exploration.tune_on is pass_at_k, but evaluation.pass_at is empty; name a K there"
+            )
+        used = (self.data.train, self.data.validation, self.data.test)
+        if unlabeled and unlabeled.split in used:
+            raise ValueError(
+                f"evolve.unlabeled.split is {unlabeled.split!r}, which data already uses; unlabeled queries need a "
+                "split of their own"
+            )
+        return self
+
+    @property
+    def result_hash(self) -> str:
+        """Hash of everything that decides the results; what ``HOW`` lists does not."""
+        fields = self.model_dump(mode="json", exclude=set(HOW))
+        return sha256(canonical_json(fields))
