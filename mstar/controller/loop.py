@@ -9,7 +9,7 @@ from typing import Protocol
 from mstar.controller.claim import claim, give_up
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
-from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, leaves
+from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, by_code
 from mstar.executors.base import ABSENT, Executor, Job, Observation, State
 from mstar.history import (
     Entry,
@@ -193,7 +193,7 @@ class Controller:
                     self._submit(step, lease, action, watch)
                 elif isinstance(action, Stop):
                     self._drop(watch, step, lease)
-                    raise _ending(action)
+                    raise by_code(action.exit_code, action.message)
                 else:
                     self._check_waits(action)
                     self.reporter.progress(step, observation)
@@ -372,11 +372,3 @@ def _running(step: Step, observation: Observation, watch: _Watch) -> Status:
         worked=round(watch.worked, 1),
         excused=watch.excused,
     )
-
-
-def _ending(action: Stop) -> MstarError:
-    """The error whose exit code an action names."""
-    for kind in leaves():
-        if kind.exit_code == action.exit_code:
-            return kind(action.message)
-    return MstarError(action.message)
