@@ -42,7 +42,9 @@ def sampling_task(store: Store, run: Run, history: Sequence[Entry], ask: Ask) ->
     split = ask.split or spec.data.validation
     known = _splits(store, run)
     if split not in known:
-        raise SpecError(f"run {run.name} has no split {split!r}; its data set has {', '.join(known)}")
+        raise SpecError(
+            f"run {run.name} has no split {split!r}; its data set has {', '.join(known)}"
+        )
     limit = ask.queries or (spec.evaluation.queries if split == spec.data.validation else None)
     prm = find_prm(store, run, history)
     prompts = spec.prompts
@@ -93,7 +95,9 @@ def find_policy(run: Run, history: Sequence[Entry], name: str) -> Ref:
     """
     match = ITERATION.fullmatch(name)
     if not match and name not in {WARM_UP, FINAL}:
-        raise SpecError(f"--policy {name!r}: expected warm-up, final or an iteration such as iter-03")
+        raise SpecError(
+            f"--policy {name!r}: expected warm-up, final or an iteration such as iter-03"
+        )
     iterations = run.spec.evolve.iterations
     index = int(match[1]) if match else iterations if name == FINAL else 0
     if index > iterations:

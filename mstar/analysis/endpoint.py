@@ -78,13 +78,14 @@ class Endpoint:
         for usual in (*PAUSES, None):
             try:
                 text = self._once(json.dumps(request).encode())
-                if usable(text):
-                    return text
-                raise JudgeFailed(f"its reply holds no score: {_shown(text)!r}")
             except _Busy as busy:
                 why, pause = str(busy), busy.pause
             except JudgeFailed as failed:
                 why, pause = str(failed), None
+            else:
+                if usable(text):
+                    return text
+                why, pause = f"its reply holds no score: {_shown(text)!r}", None
             late = self._clock() - began > 1.5 * self._timeout
             if usual is None or late or self._closed.is_set():
                 break

@@ -112,14 +112,14 @@ class Judging:
             reply_tokens=REPLY_TOKENS * len(to_ask),
         )
 
-    def ask(self, tell: Callable[[int, int], None]) -> None:
+    def ask(self, tell: Callable[[int, int, str], None]) -> None:
         """Ask what is not known yet, a few at once; ends early when the judge refuses or is down for good."""
         to_ask = [text for text in self._requests if text not in self._scores]
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
             row = 0
             for start in range(0, len(to_ask), AT_ONCE):
-                tell(start, len(to_ask))
+                tell(start, len(to_ask), "responses")
                 for outcome in pool.map(self._one, to_ask[start : start + AT_ONCE]):
                     row = self._count(outcome, row)
                 if row >= GIVE_UP:
@@ -133,7 +133,10 @@ class Judging:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def result(self, seed: int, refusal: str | None) -> tuple[Judgement, list[Missing]]:
-        """What the judge said of the pairs that it judged whole, and what is missing; ``refusal``: why it was not asked."""
+        """What the judge said of the pairs that it judged whole, and what is missing.
+
+        ``refusal`` is why it was not asked at all, None when it was.
+        """
         by_query: dict[str, list[tuple[float, float]]] = {}
         for pair in self._pairs:
             scores = [self._scores.get(_text(pair, text)) for text in (pair.top, pair.other)]

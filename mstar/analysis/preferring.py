@@ -48,7 +48,9 @@ class Preferring:
 
     def result(self, seed: int) -> dict[str, Contrast]:
         """The contrasts by measure; none when no query had enough right responses."""
-        return {name: contrast(pairs, derive_seed(seed, name)) for name, pairs in self._pairs.items()}
+        return {
+            name: contrast(pairs, derive_seed(seed, name)) for name, pairs in self._pairs.items()
+        }
 
     def _measures(self, item: Scored, rate: Rater | None) -> dict[str, float]:
         response = item.response

@@ -96,8 +96,6 @@ def questions(
     """The queries called ``wanted``, without their images: what a generator wants of those, it takes now."""
     data: Ref = run.inputs.data
     return {
-        sample.query.id: Asked(
-            query=sample.query, rate=generator(sample) if generator else None
-        )
+        sample.query.id: Asked(query=sample.query, rate=generator(sample) if generator else None)
         for sample in read_samples(store, data, split, wanted, scratch)
     }

@@ -44,7 +44,9 @@ class Verifying:
         right = sum(item.grade.correct for item in group)
         for place, size in enumerate(self.sizes):
             found = [_chosen(block, options) for block in _blocks(group, size)]
-            for name, hits in zip((BEST, WEIGHTED, MAJORITY), zip(*found, strict=True), strict=True):
+            for name, hits in zip(
+                (BEST, WEIGHTED, MAJORITY), zip(*found, strict=True), strict=True
+            ):
                 self._values[name][place].append(mean([float(hit) for hit in hits]))
             self._values[PASS][place].append(pass_at_k(len(group), right, size))
 
@@ -75,7 +77,11 @@ class Verifying:
         )
 
     def _paired(
-        self, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], seed: int, name: str
+        self,
+        ours: Sequence[Sequence[float]],
+        theirs: Sequence[Sequence[float]],
+        seed: int,
+        name: str,
     ) -> tuple[Estimate, ...]:
         return tuple(
             estimate(

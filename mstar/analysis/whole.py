@@ -1,6 +1,7 @@
 """The whole analysis of a run's PRM, from the store and, once, from the samples that it needs (paper, figure 2)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +12,8 @@ from mstar.analysis.judging import Cost, Judging, Pairing
 from mstar.analysis.making import Tell, made, note_step
 from mstar.analysis.preferring import TOP, Preferring, ranked
 from mstar.analysis.reading import (
-    Asked,
     ROLLOUT_QUERIES,
+    Asked,
     Generator,
     Rollout,
     groups,
@@ -32,6 +33,9 @@ from mstar.storage.manifest import Manifest
 from mstar.storage.store import Store
 from mstar.tasks import EvaluateTask, Ref
 
+Watch = Callable[[str], AbstractContextManager[Tell]]
+"""Opens a view of one phase's progress, by the phase's name."""
+
 NO_GENERATOR = "relevance by the questions' generator"
 
 
@@ -42,7 +46,6 @@ class Judge:
     endpoint: Endpoint
     responses: int
     confirm: Callable[[Cost], str | None]
-    tell: Callable[[int, int], None]
 
 
 def analyse(
@@ -53,7 +56,7 @@ def analyse(
     executor: Callable[[], Executor],
     generator: Generator | None,
     judge: Judge | None,
-    tell: Tell,
+    watch: Watch,
 ) -> Analysis:
     """Analyse the PRM of the run called ``name``; the samples are made by ``executor`` unless the store has them.
 
@@ -62,21 +65,26 @@ def analyse(
     """
     run, history = load_run(store, name), load_history(store, name)
     task = sampling_task(store, run, history, ask)
-    manifest, adopted = made(
-        store,
-        name,
-        task,
-        executor,
-        execution=run.spec.execution,
-        attempts=run.spec.limits.attempts,
-        tell=tell,
-    )
+    with watch("sampling") as tell:
+        manifest, adopted = made(
+            store,
+            name,
+            task,
+            executor,
+            execution=run.spec.execution,
+            attempts=run.spec.limits.attempts,
+            tell=tell,
+        )
     note_step(store, name, Ref.of(manifest))
-    with TemporaryDirectory(prefix="mstar-analysis-") as folder:
+    own = list(rollouts(store, history))
+    with watch("counting") as tell, TemporaryDirectory(prefix="mstar-analysis-") as folder:
         reader = _Reader(store, run, ask, generator, Path(folder))
         verification, sampled, pairing = reader.samples(task, manifest)
-        sources = [sampled, *(reader.rollout(found) for found in rollouts(store, history))]
-    judgement, unjudged = _judged(store, judge, pairing, ask.seed)
+        sources = [sampled]
+        for done, found in enumerate(own, 1):
+            tell(done, len(own) + 1, "tables")
+            sources.append(reader.rollout(found))
+    judgement, unjudged = _judged(store, judge, pairing, ask.seed, watch)
     return Analysis(
         run=name,
         policy=ask.policy,
@@ -160,9 +168,7 @@ class _Reader:
 
     def _questions(self, split: str, wanted: set[str]) -> dict[str, Asked]:
         try:
-            found = questions(
-                self._store, self._run, split, wanted, self._scratch, self._generator
-            )
+            found = questions(self._store, self._run, split, wanted, self._scratch, self._generator)
         except MissingDependency as error:
             self._without_generator(str(error))
             return self._questions(split, wanted)
@@ -203,11 +209,13 @@ class _Reader:
 
 
 def _judged(
-    store: Store, judge: Judge | None, pairing: Pairing, seed: int
+    store: Store, judge: Judge | None, pairing: Pairing, seed: int, watch: Watch
 ) -> tuple[Judgement | None, list[Missing]]:
     what = "relevance by a judge"
     if judge is None:
-        return None, [Missing(what=what, why="no judge was named; --judge and --judge-model name one")]
+        return None, [
+            Missing(what=what, why="no judge was named; --judge and --judge-model name one")
+        ]
     pairs = pairing.drawn(judge.responses)
     if not pairs:
         return None, [Missing(what=what, why=f"no query has more than {TOP} right responses")]
@@ -215,7 +223,8 @@ def _judged(
     cost = judging.cost()
     refusal = judge.confirm(cost) if cost.requests else None
     if refusal is None:
-        judging.ask(judge.tell)
+        with watch("judging") as tell:
+            judging.ask(tell)
     return judging.result(seed, refusal)
 
 

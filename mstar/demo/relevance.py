@@ -31,7 +31,9 @@ _QUESTION = re.compile(
     rf"(?:Take|Find) (?P<start>{_CELL})"
     rf"(?P<rest>(?:, (?:(?:add|plus|subtract|minus) (?:{_CELL})|double it|then doubled))+)\."
 )
-_OPERATION = re.compile(rf", (?:(?P<verb>add|plus|subtract|minus) (?P<cell>{_CELL})|double it|then doubled)")
+_OPERATION = re.compile(
+    rf", (?:(?P<verb>add|plus|subtract|minus) (?P<cell>{_CELL})|double it|then doubled)"
+)
 
 RELEVANCE, COMPLETENESS, SOUND = "relevant_steps", "operations_shown", "sound"
 
@@ -87,7 +89,12 @@ def read_question(text: str, options: tuple[str, ...], image: bytes) -> Question
     )
     answer = str(question.values()[-1])
     return Question(
-        picture=picture, start=start, operations=operations, text=text, options=options, answer=answer
+        picture=picture,
+        start=start,
+        operations=operations,
+        text=text,
+        options=options,
+        answer=answer,
     )
 
 
