@@ -1,7 +1,8 @@
 """The PRM as a verifier: Best-of-N and voting against N (paper, section 3.3 and figure 2a).
 
 Of a query's samples each N-th part counts: with 64 samples, N = 16 is asked four times, of samples 0 to 15, 16 to 31
-and so on, and the query's value is the mean. So small N rest on all samples, and intervals are over queries.
+and so on, and the query's value is the mean. So small N rest on all samples, and intervals are over queries. Pass@N is
+the unbiased estimate from all samples, as everywhere else.
 """
 
 from collections.abc import Sequence
