@@ -124,9 +124,14 @@ def _confirm(cost: "Cost", who: str, *, yes: bool) -> str | None:
     )
     if yes:
         return None
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         return "nobody was there to confirm its cost, and --yes was not given"
     return None if typer.confirm("Ask it?", err=True) else "its cost was declined"
+
+
+def _is_terminal() -> bool:
+    """Whether a person can answer."""
+    return sys.stdin.isatty()
 
 
 def _generator(sample: "Sample") -> "Rater | None":

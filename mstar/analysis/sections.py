@@ -78,8 +78,9 @@ def length_section(found: Analysis) -> Section:
     chart = _by_iteration(found, shown[:1], "steps, Top − others")
     intro = el(
         "p",
-        f"The two right responses that the PRM ranks highest (Top-{TOP}) against the other right responses of the same "
-        "question, on the questions that have any. The line with the answer counts as a step.",
+        f"The right responses that the PRM ranks highest (Top-{TOP}) against the other right responses of the same "
+        f"question: {found.samples} samples a question of {found.split}, and what each iteration selected from on its "
+        "own training questions. The line with the answer counts as a step.",
     )
     return Section(
         id="length",

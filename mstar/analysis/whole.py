@@ -141,7 +141,7 @@ class _Reader:
             count += 1
         source = self._source(
             "samples",
-            f"{task.samples} samples a query of the {self._policy} policy on {split}",
+            f"{task.samples} samples of {self._policy}, {split}",
             task.temperatures[0],
             count,
             preferring,
@@ -162,7 +162,7 @@ class _Reader:
             preferring.add(ranked(group), asked.rate if asked else None)
             surviving.add(group)
             count += 1
-        label = f"rollouts of iteration {found.iteration} on {found.task.split}"
+        label = f"rollouts of iteration {found.iteration}"
         name = f"iter-{found.iteration:02d}"
         return self._source(name, label, found.temperature, count, preferring, surviving)
 

@@ -4,9 +4,11 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from mstar.analysis.asking import Ask
+from mstar.analysis.whole import analyse
 from mstar.core.records import Finish, Grade, Response, Scored
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.tables import TableWriter
@@ -69,8 +71,24 @@ def sampling(store, scratch):
     return work
 
 
+def analysed(store, name, executor, *, judge=None, generator=None, **ask):
+    return analyse(
+        store,
+        name,
+        Ask(**ask),
+        executor=executor,
+        generator=generator,
+        judge=judge,
+        watch=lambda _: nullcontext(lambda *_: None),
+    )
+
+
+Outcome = tuple[int, dict[str, str], bytes]
+"""A reply: status, headers, body."""
+
+
 class Script:
-    """What the judge does, request by request: a function of the body that gives (status, headers, bytes), or None.
+    """What the judge does, request by request: a function of the body that gives its outcome, or None.
 
     None closes the connection without a word. ``seen`` has every request's body and headers.
     """

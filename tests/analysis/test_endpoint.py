@@ -9,7 +9,7 @@ from mstar.analysis.endpoint import Endpoint, JudgeFailed, JudgeRefused
 from mstar.analysis.rubric import HIGHEST, LOWEST, messages, prompt_tokens, read_score
 from mstar.core.records import Query
 from mstar.errors import SpecError
-from tests.analysis.making import completion, judge, slowly
+from tests.analysis.making import Outcome, completion, judge, slowly
 
 QUERY = Query(id="q", question="How many?", answer="3", options=("3", "4"))
 KEY = "sk-not-for-anyone"
@@ -59,7 +59,7 @@ def test_a_busy_or_broken_judge_is_asked_again(status):
 def test_a_judge_that_stays_busy_is_given_up_after_a_few_tries():
     with judge(lambda _: (500, {"Retry-After": "9999"}, b"no <b>luck</b>")) as (url, script):
         pauses: list[float] = []
-        with pytest.raises(JudgeFailed, match="answers 500 .*no <b>luck</b>"):
+        with pytest.raises(JudgeFailed, match=r"answers 500 .*no <b>luck</b>"):
             ask(url, pauses=pauses)
     assert len(script.seen) == 4
     assert max(pauses) == 30.0
@@ -88,9 +88,10 @@ def test_nonsense_is_asked_again_a_few_times_and_then_given_up(answer):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 def test_a_judge_that_says_no_is_not_asked_again(status):
-    with judge(lambda _: (status, {}, b'{"error": "no such model"}')) as (url, script):
-        with pytest.raises(JudgeRefused, match=f"answers {status} .*no such model"):
-            ask(url)
+    no: Outcome = (status, {}, b'{"error": "no such model"}')
+    told = pytest.raises(JudgeRefused, match=f"answers {status} .*no such model")
+    with judge(lambda _: no) as (url, script), told:
+        ask(url)
     assert len(script.seen) == 1
 
 
