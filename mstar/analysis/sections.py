@@ -9,7 +9,7 @@ from mstar.analysis.words import MEASURES, SHARES, in_numbers, in_points, level,
 from mstar.report.charts import Axis, Chart, Point, Series
 from mstar.report.figures import Section, absent, figure, iteration_axis, share_axis, table
 from mstar.report.markup import Child, Html, el, join
-from mstar.report.scale import decimal, nice_ticks, padded, percent, whole
+from mstar.report.scale import decimal, nice_ticks, padded, percent, points, whole
 
 CURVES = {
     "best_of_n": "Best-of-N",
@@ -18,11 +18,11 @@ CURVES = {
     "pass_at_n": "Pass@N (a perfect verifier)",
 }
 DIFFERENCES = {
-    "best_of_n - majority_vote": "Best-of-N − majority",
-    "weighted_vote - majority_vote": "Weighted − majority",
-    "best_of_n - greedy": "Best-of-N − greedy",
-    "majority_vote - greedy": "Majority − greedy",
+    "best_of_n": "Best-of-N",
+    "weighted_vote": "Weighted voting",
+    "majority_vote": "Majority voting",
 }
+BASES = {"majority_vote": "majority voting", "greedy": "the greedy response"}
 STYLES = {"best_of_n": 0, "weighted_vote": 1, "majority_vote": 2, "pass_at_n": 5}
 
 
@@ -36,8 +36,9 @@ def verifier_section(found: Analysis) -> Section:
     ]
     if greedy := verification.greedy:
         series.append(_series("greedy, one response", 3, [(size, greedy) for size in sizes]))
-    values = [point.high or point.y for line in series for point in line.points]
-    values += [point.low or point.y for line in series for point in line.points]
+    values = [
+        bound for curve in verification.curves.values() for e in curve for bound in (e.low, e.high)
+    ]
     chart = Chart(
         label="Accuracy of the answer chosen from N samples",
         series=tuple(series),
@@ -54,19 +55,31 @@ def verifier_section(found: Analysis) -> Section:
         f"Accuracy on {whole(found.queries)} questions of {found.split}, policy {found.policy}, temperature "
         f"{found.temperature:g}. Bands: 95 % over questions."
     )
-    known = [(key, title) for key, title in DIFFERENCES.items() if key in verification.differences]
-    rows: list[list[Child]] = [
-        [str(size), *(in_points(verification.differences[key][place]) for key, _ in known)]
-        for place, size in enumerate(sizes)
+    against = [
+        _differences(found, base, [key for key in verification.differences if key.endswith(base)])
+        for base in ("majority_vote", "greedy")
     ]
-    differences = table(
-        "Paired by question, in percentage points, with 95 % intervals: apart where the interval leaves out 0.",
-        ["N", *(title for _, title in known)],
-        rows,
-        label="Differences against N",
+    note = el(
+        "p",
+        "Differences are paired by question, in percentage points, with 95 % intervals; one that leaves out 0 tells "
+        "the two apart.",
+        class_="note",
     )
-    body = el("div", figure(chart, caption), differences, class_="pair")
+    body = el("div", figure(chart, caption), el("div", note, against), class_="pair")
     return Section(id="verifier", title="Is it a verifier?", short="Verifier", body=body)
+
+
+def _differences(found: Analysis, base: str, keys: Sequence[str]) -> Html | None:
+    if not keys:
+        return None
+    columns = [found.verification.differences[key] for key in keys]
+    rows: list[list[Child]] = [
+        [str(size), *(in_points(column[place]) for column in columns)]
+        for place, size in enumerate(found.verification.sizes)
+    ]
+    name = BASES[base]
+    head = ["N", *(DIFFERENCES[key.removesuffix(f" - {base}")] for key in keys)]
+    return table(f"Above {name}", head, rows, label=f"Differences from {name}")
 
 
 def length_section(found: Analysis) -> Section:
@@ -86,7 +99,7 @@ def length_section(found: Analysis) -> Section:
         id="length",
         title="Are its favourites shorter?",
         short="Length",
-        body=join(intro, el("div", body, class_="pair"), chart),
+        body=join(intro, el("div", body, chart, class_="pair")),
     )
 
 
@@ -110,8 +123,8 @@ def relevance_section(found: Analysis) -> Section:
             )
         )
         tables = [_contrasts(found, name, MEASURES[name].capitalize()) for name in generated]
-        body.append(el("div", tables, class_="pair"))
-        body.append(_by_iteration(found, generated, "Top − others"))
+        chart = _by_iteration(found, generated, "points, Top − others")
+        body.append(el("div", tables, chart, class_="pair"))
     if judgement := found.judgement:
         body.append(el("h3", f"Judged by {judgement.model}"))
         said = (
@@ -120,7 +133,7 @@ def relevance_section(found: Analysis) -> Section:
         )
         body.append(el("p", said))
         if judgement.contrast:
-            rows = [_row(found.sampled.label, "judge", judgement.contrast)]
+            rows = [_row(_short(found.sampled), "judge", judgement.contrast)]
             body.append(
                 table(
                     "Relevance, 1 to 10, of drawn pairs.", _head(), rows, label="Judged relevance"
@@ -144,7 +157,7 @@ def threshold_section(found: Analysis) -> Section:
     why = "No question has right responses enough."
     return Section(
         id="threshold",
-        title="Why a threshold is no substitute",
+        title="What does a threshold keep?",
         short="Threshold",
         body=join(intro, el("div", body, class_="pair") if body else absent(why)),
     )
@@ -209,13 +222,13 @@ def _kept(survival: Survival) -> list[Child]:
 
 def _contrasts(found: Analysis, name: str, title: str) -> Html:
     rows = [
-        _row(source.label, name, source.contrasts[name])
+        _row(_short(source), name, source.contrasts[name])
         for source in found.sources
         if name in source.contrasts
     ]
     if not rows:
         return absent(f"{title}: no question has more than {TOP} right responses.")
-    return table(f"{title}, means over questions.", _head(), rows, class_="facts", label=title)
+    return table(f"{title}, means over questions.", _head(), rows, label=title)
 
 
 def _head() -> list[Child]:
@@ -257,11 +270,17 @@ def _by_iteration(found: Analysis, names: Sequence[str], label: str) -> Html | N
             label=label,
             low=low,
             high=high,
-            ticks=tuple((t, percent(t, 0) if share else decimal(t)) for t in ticks),
+            ticks=tuple((t, points(t, 0) if share else decimal(t)) for t in ticks),
         ),
     )
     caption = "In the run's own rollouts, by iteration. Below 0: the favourites have less."
-    return figure(chart, caption, value=percent if share else decimal)
+    return figure(chart, caption, value=points if share else decimal)
+
+
+def _short(source: Source) -> str:
+    """A source as a table's first column has it."""
+    number = source.name.removeprefix("iter-")
+    return f"iteration {int(number)}" if number.isdecimal() else source.name
 
 
 def _numbered(found: Analysis) -> Iterator[tuple[int, Source]]:
@@ -270,11 +289,9 @@ def _numbered(found: Analysis) -> Iterator[tuple[int, Source]]:
             yield int(source.name.removeprefix("iter-")), source
 
 
-def _series(name: str, style: int, points: Sequence[tuple[float, Estimate]]) -> Series:
+def _series(name: str, style: int, found: Sequence[tuple[float, Estimate]]) -> Series:
     return Series(
         name=name,
         style=style,
-        points=tuple(
-            Point(x=x, y=found.value, low=found.low, high=found.high) for x, found in points
-        ),
+        points=tuple(Point(x=x, y=each.value, low=each.low, high=each.high) for x, each in found),
     )

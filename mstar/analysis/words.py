@@ -40,7 +40,7 @@ def sentences(found: Analysis) -> Iterator[str]:
         contrast = found.judgement.contrast
         yield (
             f"The judge gives the Top-{found.top} {decimal(contrast.top.value)} of 10 and the others "
-            f"{decimal(contrast.other.value)}: "
+            f"{decimal(contrast.other.value)}: {in_numbers(contrast.difference)}, "
             f"{direction(contrast.difference, 'more relevant', 'less relevant')}."
         )
     if survival := chosen_survival(found):
