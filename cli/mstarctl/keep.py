@@ -87,8 +87,8 @@ class Needs:
                     f"all below {keys.run(name)}/ in {store.url} if it is of no more use"
                 ) from error
             steps = [_folder(entry.ref) for entry in history]
-            referenced |= {_folder(step) for step in noted}
             referenced |= {_folder(run.inputs.data), _folder(run.inputs.model), *steps}
+            referenced |= set(map(_folder, noted))
             trained = [_folder(e.ref) for e in history if _TRAIN.fullmatch(e.name)]
             if to_come:
                 pending |= set(to_come)

@@ -17,8 +17,7 @@ from mstar.analysis.records import Judgement, Missing
 from mstar.analysis.rubric import REPLY_TOKENS, messages, prompt_tokens, read_score
 from mstar.core.metrics import mean
 from mstar.core.records import Query, Scored
-from mstar.core.seeds import derive_seed
-from mstar.core.selection import priority
+from mstar.core.seeds import derive_seed, unit
 from mstar.errors import NotFound
 from mstar.storage import keys
 from mstar.storage.manifest import canonical_json, sha256
@@ -64,7 +63,7 @@ class Pairing:
         tops = self._drawn(right[: self.top], "top")
         others = self._drawn(right[self.top :], "other")
         for found, top, other in zip(self._rounds, tops, others, strict=False):
-            place = priority(right[0].response, self.seed, "judge")
+            place = unit(self.seed, "query", query.id)
             found.append((place, Pair(query=query, top=top, other=other)))
 
     def drawn(self, responses: int) -> list[Pair]:
@@ -77,8 +76,9 @@ class Pairing:
         return [pair for _, pair in zip(range(responses // 2), ordered, strict=False)]
 
     def _drawn(self, items: Sequence[Scored], purpose: str) -> list[str]:
-        ordered = sorted(items, key=lambda item: priority(item.response, self.seed, purpose))
-        return [item.response.text for item in ordered]
+        found = [item.response for item in items]
+        found.sort(key=lambda r: unit(self.seed, purpose, r.query_id, r.sample, r.seed))
+        return [response.text for response in found]
 
 
 class Judging:

@@ -13,6 +13,9 @@ from mstar.storage.store import Store
 from mstar.tasks import Execution, Ref, Task, task_hash
 
 STEP = "analysis/sample"
+INDEX = 9999
+"""Its place among a run's logs: behind all steps of the run's own."""
+
 POLL_SECONDS = 0.5
 
 Tell = Callable[[int, int, str], None]
@@ -84,6 +87,9 @@ def _run(
             step=STEP, committed=False, job=seen, attempts=number, seconds=0.0, cancelled=False
         )
         action = decide(now, Patience(attempts=attempts))
+        if job and isinstance(action, Stop | Submit) and (text := executor.log(job)):
+            log = keys.log(run, INDEX, STEP, f"analysis-{number}")
+            store.put(log, text.encode())
         if isinstance(action, Stop):
             raise by_code(action.exit_code, action.message)
         if isinstance(action, Submit):
@@ -93,7 +99,7 @@ def _run(
             job = executor.submit(
                 Job(
                     run=run,
-                    index=0,
+                    index=INDEX,
                     step=STEP,
                     number=number,
                     store=store.url,

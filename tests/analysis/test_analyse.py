@@ -216,9 +216,7 @@ def test_a_store_that_lacks_a_part_is_one_message(call, store):
     assert "scored.parquet" in str(result.exception)
 
 
-def test_a_step_that_fails_is_one_message_and_is_tried_as_often_as_the_run_allows(
-    store, monkeypatch, tmp_path
-):
+def test_a_step_that_fails_is_one_message_and_leaves_its_log(store, monkeypatch):
     def fail(job):
         raise MissingDependency("this stage needs the package torch")
 
@@ -226,6 +224,8 @@ def test_a_step_that_fails_is_one_message_and_is_tried_as_often_as_the_run_allow
     result = CliRunner().invoke(app, ["analyse", "prm", "mstar", "--store", store.url])
     assert isinstance(result.exception, MissingDependency)
     assert "needs the package torch" in str(result.exception)
+    logs = CliRunner().invoke(app, ["logs", "mstar", "analysis/sample", "--store", store.url])
+    assert "fake log of mstar-9999-analysis-1" in logs.stdout
 
 
 def test_an_attempt_that_may_pass_is_made_again(store, tmp_path):
