@@ -117,3 +117,9 @@ class WorkerLost(MstarError):
 def leaves() -> list[type[MstarError]]:
     """Every kind of error that has an exit code of its own."""
     return list(MstarError.__subclasses__())
+
+
+def by_code(exit_code: int, message: str) -> MstarError:
+    """The error whose exit code is given, with a message that another process wrote."""
+    kind = next((leaf for leaf in leaves() if leaf.exit_code == exit_code), MstarError)
+    return kind(message)

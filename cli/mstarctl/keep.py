@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from mstar.analysis.making import noted_steps
 from mstar.errors import IntegrityError, NotFound, SpecError
 from mstar.history import Entry, Run, done_step, load_history, load_run, run_names
 from mstar.recipe import Done, follow, recipe
@@ -78,6 +79,7 @@ class Needs:
             try:
                 run = load_run(store, name)
                 history = load_history(store, name)
+                noted = noted_steps(store, name)
                 to_come = self._to_come(store, run, history)
             except (IntegrityError, NotFound, SpecError) as error:
                 raise IntegrityError(
@@ -85,7 +87,7 @@ class Needs:
                     f"all below {keys.run(name)}/ in {store.url} if it is of no more use"
                 ) from error
             steps = [_folder(entry.ref) for entry in history]
-            referenced |= {*map(_folder, run.inputs.refs), *steps}
+            referenced |= {*map(_folder, run.inputs.refs), *map(_folder, noted), *steps}
             trained = [_folder(e.ref) for e in history if _TRAIN.fullmatch(e.name)]
             if to_come:
                 pending |= set(to_come)

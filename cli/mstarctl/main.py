@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import recipes, upkeep
+from mstarctl import analyse, recipes, upkeep
 from mstarctl.options import Output, OutputOption, StoreOption
 
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ stage_app = typer.Typer(
     help="Run one stage on one task file: exactly what a stage's image runs.", no_args_is_help=True
 )
 app.add_typer(stage_app, name="stage")
+app.add_typer(analyse.app, name="analyse")
 
 
 class Only(StrEnum):

@@ -10,7 +10,7 @@ from mstar.controller.attempt import POLL_SECONDS, Endings, Watch
 from mstar.controller.claim import claim, give_up
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
-from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, leaves
+from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, by_code
 from mstar.executors.base import ABSENT, Executor, Job, Observation
 from mstar.history import (
     Entry,
@@ -200,7 +200,7 @@ class Controller:
                 elif isinstance(action, Stop):
                     self._endings.stop(watch)
                     self._see_off()
-                    raise _ending(action)
+                    raise by_code(action.exit_code, action.message)
                 else:
                     self._check_waits(action)
                     self.reporter.progress(step, observation)
@@ -323,11 +323,3 @@ def request_cancel(store: Store, run: str, now: float) -> None:
 def withdraw_cancel(store: Store, run: str) -> None:
     """Let a cancelled run go on."""
     store.delete(keys.cancel(run))
-
-
-def _ending(action: Stop) -> MstarError:
-    """The error whose exit code an action names."""
-    for kind in leaves():
-        if kind.exit_code == action.exit_code:
-            return kind(action.message)
-    return MstarError(action.message)

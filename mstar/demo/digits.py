@@ -76,7 +76,7 @@ def draw_picture(rng: random.Random, pool: Sequence[int]) -> Picture:
 
 def render_pixels(picture: Picture) -> npt.NDArray[np.uint8]:
     """Return the picture as grey levels, shape (32, 32), 0 black to 255 white."""
-    tiles = _tiles()[list(picture.sources), list(picture.shifts)]
+    tiles = known_tiles()[list(picture.sources), list(picture.shifts)]
     return tiles.reshape(2, 2, TILE, TILE).transpose(0, 2, 1, 3).reshape(SIDE, SIDE)
 
 
@@ -99,7 +99,7 @@ def _labels() -> npt.NDArray[np.int64]:
 
 
 @functools.cache
-def _tiles() -> npt.NDArray[np.uint8]:
+def known_tiles() -> npt.NDArray[np.uint8]:
     """Every digit under every shift, shape (1797, 9, 16, 16)."""
     grey = np.kron(_load()[0], np.ones((1, 2, 2))) * (255 / 16)
     doubled = grey.clip(0, 255).astype(np.uint8)

@@ -102,6 +102,23 @@ def draw_sample(question: Question, mixture: Mixture, rng: random.Random) -> Sam
     return Sample(prompt=READ_PROMPT, response=read_aloud(question))
 
 
+def step_wordings(question: Question) -> tuple[frozenset[str], ...]:
+    """For the start, each operation and the answer: every wording of that step in a valid rationale of the question.
+
+    The terse style has no step for the start; a step is given without the line break that ends it.
+    """
+    digits, values = question.picture.digits, question.values()
+    start = (_start_step(style, question.start, values[0]) for style in STYLES)
+    steps = [frozenset(text.strip() for text in start if text)]
+    for operation, before, after in zip(question.operations, values, values[1:], strict=False):
+        worded = (
+            _operation_step(style, operation, operation, (before, after), digits)
+            for style in STYLES
+        )
+        steps.append(frozenset(text.strip() for text in worded))
+    return (*steps, frozenset([_final_step(question.answer)]))
+
+
 def read_aloud(question: Question) -> str:
     """Return the response to the reading drill: the picture's digits in reading order."""
     return "".join(f" {digit}" for digit in question.picture.digits)

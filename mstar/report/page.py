@@ -1,20 +1,13 @@
 """The page: header, sections, style and script in one file that asks nothing of any other."""
 
-import base64
-import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
-from mstar.errors import StorageError
 from mstar.report.browser import browser_section
 from mstar.report.collect import collect, elapsed_seconds
 from mstar.report.cost import cost_section
+from mstar.report.document import date, document, resource, write_whole
 from mstar.report.exploration import saturation_section, temperature_section
-from mstar.report.figures import Section
 from mstar.report.gains import accuracy_section, headline, results_section
 from mstar.report.markup import Html, el, join
 from mstar.report.responses import Album, collect_responses
@@ -45,7 +38,7 @@ def write_report(store: Store, runs: Sequence[str], path: Path, *, now: float) -
         count //= 2
         album = collect_responses(store, views, count)
         page = render(views, album, now=now)
-    _write(path, page.encode())
+    write_whole(path, page.encode())
 
 
 def render(runs: Sequence[RunView], album: Album, *, now: float) -> str:
@@ -61,47 +54,8 @@ def render(runs: Sequence[RunView], album: Album, *, now: float) -> str:
         cost_section(runs),
         browser_section(runs, album),
     ]
-    script, style = _resource("page.js"), _resource("page.css")
-    # Nothing may be fetched, and no script runs but this one, whatever a question or a response says.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
     title = f"M-STaR: {', '.join(run.name for run in runs)}"
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=policy),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", title),
-        el("style", Html(style)),
-    )
-    body = el(
-        "body",
-        el("a", "Skip to the result", href="#results", class_="skip"),
-        _header(runs, now),
-        el(
-            "nav",
-            el("ul", (el("li", el("a", s.short, href=f"#{s.id}")) for s in sections)),
-            aria_label="Sections",
-        ),
-        el("main", map(_section, sections)),
-        el("script", Html(script)),
-    )
-    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
-
-
-def _section(section: Section) -> Html:
-    name = f"{section.id}-title"
-    return el(
-        "section",
-        el("h2", section.title, id=name),
-        section.body,
-        id=section.id,
-        aria_labelledby=name,
-    )
+    return document(title, _header(runs, now), sections, script=resource("page.js"))
 
 
 def _header(runs: Sequence[RunView], now: float) -> Html:
@@ -135,10 +89,10 @@ def _facts(runs: Sequence[RunView], now: float) -> Html:
     data = {f"{whole(count)} {split}" for run in runs for split, count in run.queries.items()}
     facts = {
         "Work": duration(elapsed_seconds(runs)) if starts else "none yet",
-        "From": _date(min(starts)) if starts else "–",
-        "To": _date(max(ends)) if ends else "–",
+        "From": date(min(starts)) if starts else "–",
+        "To": date(max(ends)) if ends else "–",
         "Questions": ", ".join(sorted(data)),
-        "Written": _date(now),
+        "Written": date(now),
         "Versions": ", ".join(f"{name} {text}" for name, text in sorted(versions.items())) or "–",
     }
     items = (el("div", el("dt", name), el("dd", text)) for name, text in facts.items())
@@ -149,31 +103,3 @@ def _listed(names: Sequence[str]) -> Html:
     if len(names) < 2:
         return join(names)
     return join(", ".join(names[:-1]), " and ", names[-1])
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _resource(name: str) -> str:
-    return (files("mstar.report") / name).read_text(encoding="utf-8")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace ``path`` at once, so that nobody opens half a page."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(
-            f"the report cannot be written to {path}: {error}; name another file with --out"
-        ) from None

@@ -200,7 +200,7 @@ def _looks(store: Store, run: RunView, count: int, scratch: Path) -> Iterator[Lo
         if score := run.step(f"{phase}/score"):
             manifest = resolve(store, score.ref)
             kept = draw_queries(_scored(store, manifest, scratch), count)
-            files = _files(store, manifest, "examples", scratch)
+            files = table_files(store, manifest, "examples", scratch)
             chosen = {
                 (e.query_id, e.sample) for e in read_tables(files, Example) if e.query_id in kept
             }
@@ -241,10 +241,10 @@ def _shown_temperature(iterations: Sequence[Iteration], at: Iteration) -> float 
 
 
 def _scored(store: Store, manifest: Manifest, scratch: Path) -> Iterator[Scored]:
-    return read_tables(_files(store, manifest, "scored", scratch), Scored)
+    return read_tables(table_files(store, manifest, "scored", scratch), Scored)
 
 
-def _files(store: Store, manifest: Manifest, stem: str, scratch: Path) -> list[Path]:
+def table_files(store: Store, manifest: Manifest, stem: str, scratch: Path) -> list[Path]:
     """Local files of all parts ``<stem>.parquet`` and ``<shard>/<stem>.parquet``, in order."""
     wanted = (p for p in manifest.parts if PurePosixPath(p.name).name == f"{stem}.parquet")
     return [open_part(store, part, scratch) for part in sorted(wanted, key=lambda p: p.name)]

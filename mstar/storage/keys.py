@@ -18,6 +18,8 @@ runs/<name>/how.json                   the parts of the spec that change no resu
 runs/<name>/place.json                 where it was last started: which cluster and namespace
 runs/<name>/jobs/<job>/request.json    what a Job in a cluster is asked to do; progress-<i>.json beside it
 runs/<name>/logs/0007-iter-02-train.<attempt>.log
+runs/<name>/analysis/<task hash>.json  a step that an analysis of the run rests on
+verdicts/<hash>.json                   what a judge said, by what it was asked
 """
 
 from mstar.errors import StorageError
@@ -158,3 +160,18 @@ def place(name: str) -> str:
 def log(name: str, index: int, step: str, attempt_name: str) -> str:
     """Key of the log of one attempt at a run's step."""
     return f"runs/{name}/logs/{index:04d}-{step.replace('/', '-')}.{attempt_name}.log"
+
+
+def analyses(name: str) -> str:
+    """Folder of the notes on what a run's analyses rest on."""
+    return f"runs/{name}/analysis"
+
+
+def analysis(name: str, identity: str) -> str:
+    """Key of the note that an analysis of a run rests on a step."""
+    return f"{analyses(name)}/{identity}.json"
+
+
+def verdict(identity: str) -> str:
+    """Key of what a judge said to one question."""
+    return f"verdicts/{identity}.json"

@@ -268,7 +268,7 @@ def _outside(inventory: Inventory, roots: Roots, before: float) -> Iterator[Litt
 def _unknown(key: str) -> bool:
     if folder := artifact_of(key):
         return _group(folder, key)[0] == "unknown"
-    return not (key.startswith(("runs/", f"{TRASH}/", "probe-")))
+    return not (key.startswith(("runs/", "verdicts/", f"{TRASH}/", "probe-")))
 
 
 def _damaged(folder: str, inventory: Inventory) -> bool:
