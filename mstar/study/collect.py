@@ -131,7 +131,9 @@ class _Reader:
         if manifest.id not in self._tests:
             ids, right = self._greedy(manifest)
             sampled = manifest.results["sampled"]
-            pass_at = {int(k): float(v) for k, v in (sampled[0]["pass_at"] if sampled else {}).items()}
+            pass_at = {
+                int(k): float(v) for k, v in (sampled[0]["pass_at"] if sampled else {}).items()
+            }
             self._tests[manifest.id] = Test(
                 questions=sha256("\n".join(ids).encode())[:16],
                 count=len(ids),
@@ -175,9 +177,9 @@ def _points(
     """
     points: list[Point] = []
     updates = queries = 0
-    evolving = [(*name.split("/", 1), results) for name, results in steps]
-    scored = {phase for phase, what, _ in evolving if what.startswith("score")}
-    for phase, what, results in evolving:
+    scored = {name.partition("/")[0] for name, _ in steps if "/score" in name}
+    for name, results in steps:
+        phase, _, what = name.partition("/")
         if phase in OTHER_PHASES:
             continue
         if what == "train":

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from mstar.errors import SpecError
 from mstar.tasks import Record
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
 SET_BY_STUDY = ("name", "seed", "store")
 """Keys of a run's spec that a study decides itself."""
@@ -21,7 +21,7 @@ SET_BY_STUDY = ("name", "seed", "store")
 def _named(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} becomes part of run names: lower-case letters, digits, '-' and '.', beginning and ending with "
+            f"{name!r} becomes part of run names: lower-case letters, digits, '-', '_' and '.', beginning and ending with "
             "a letter or digit"
         )
     return name
