@@ -1,4 +1,4 @@
-"""Where each cell is, and how long what is left may take: written by the threads that work, read by whoever shows it."""
+"""Where each cell is, and how long the rest may take: written by the threads that work, read by whoever shows it."""
 
 import re
 import threading
@@ -49,7 +49,7 @@ class CellState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStep:
-    """A step that a cell will need. Cells whose step has the same ``token`` share it: one makes it, the others adopt."""
+    """A step that a cell will need. Cells whose steps have one ``token`` share it: one makes it, others adopt it."""
 
     name: str
     token: str

@@ -3,7 +3,7 @@
 An interval is for other seeds and other questions (``core.comparison``). Cells are paired by seed and base.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from mstar.core.comparison import (
 )
 from mstar.study.records import CellRecord, Test
 
-Measure = Callable[[CellRecord], float]
 MEASURES: Mapping[str, str] = {"updates": "optimizer updates", "queries": "queries"}
 """What two rows may be given the same amount of, and how it is called."""
 
@@ -33,8 +32,8 @@ class Result:
 class Equal:
     """A row where it had as much of something as the others: ``at`` units of it.
 
-    ``accuracy`` is greedy on validation there. ``against`` is how much row and baseline both had, which may be more than
-    all rows had, and ``difference`` the row's accuracy less the baseline's there.
+    ``accuracy`` is greedy on validation there. ``against`` is how much row and baseline both had, which may be more
+    than all rows had; ``difference`` is the row's accuracy less the baseline's there.
     """
 
     total: float
@@ -115,9 +114,7 @@ def compare_rows(
 
 
 def result_of(tests: Sequence[Test]) -> Result | None:
-    """The mean of tests that asked the same questions; None for none. Tests of other questions than the first's
-    are not in it: the caller sees from ``accuracy.n`` how many are.
-    """
+    """The mean of the tests that asked the first one's questions (``accuracy.n`` of them); None for no test."""
     same = [test for test in tests if test.questions == tests[0].questions]
     if not same:
         return None
@@ -267,7 +264,7 @@ def _against(ours: Curves, theirs: Curves) -> tuple[float | None, Estimate | Non
     return at, mean_estimate(known) if known else None
 
 
-def _total(curves: Any) -> float:
+def _total(curves: Iterable[Sequence[tuple[float, float]]]) -> float:
     """The least amount at which the curves end."""
     return min(max(x for x, _ in points) for points in curves)
 

@@ -4,6 +4,7 @@ A line is the mean over a row's cells; its band reaches from the lowest cell to 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from mstar.report.charts import Axis, Chart, Point, Series
 from mstar.report.figures import Section, absent, figure, iteration_axis, share_axis
@@ -73,9 +74,7 @@ def equal_section(summary: Summary) -> Section:
     for what, name in MEASURES.items():
         body.append(equal_table(summary, what))
         rows = [row for row in summary.rows if what in row.equal]
-        figures = [
-            _by_amount(group, summary, what, name) for group in _groups(rows, summary.baseline)
-        ]
+        figures = [_by_amount(group, what, name) for group in _groups(rows, summary.baseline)]
         if figures:
             body.append(el("div", figures, class_="pair"))
     body += unmeasured(summary)
@@ -96,11 +95,11 @@ def temperature_section(summary: Summary) -> Section:
                 row,
                 measured,
                 f"Pass@{k} − Greedy",
-                lambda p, t: _left(p, t, k, exact=True),
+                partial(_left, k=k, exact=True),
                 points,
             ),
             _against_temperature(
-                row, measured, "Reward-Pass@2", lambda p, t: _reward(p, t, exact=True), percent
+                row, measured, "Reward-Pass@2", partial(_reward, exact=True), percent
             ),
         ]
         drawn = [one for one in pair if one]
@@ -138,9 +137,7 @@ def _charts(
     return [el("div", found, class_="pair")]
 
 
-def _by_amount(
-    group: Sequence[tuple[RowResult, int]], summary: Summary, what: str, name: str
-) -> Html:
+def _by_amount(group: Sequence[tuple[RowResult, int]], what: str, name: str) -> Html:
     series = tuple(
         Series(name=row.name, points=_line(row, lambda p: p.greedy, percent, what), style=style)
         for row, style in group
@@ -332,6 +329,6 @@ def _common_temperature(rows: Iterable[RowResult]) -> float:
 def _note(rows: Iterable[RowResult]) -> str:
     asked = sorted({p.questions for row in rows for r in row.cells for p in r.points})
     return (
-        f"Measured on {' or '.join(map(whole, asked)) or 'no'} validation questions. Lines are means over a row's cells; "
-        "bands reach from the lowest cell to the highest. Iteration 0 is the policy that evolving starts from."
+        f"Measured on {' or '.join(map(whole, asked)) or 'no'} validation questions. Lines are means over a row's "
+        "cells; bands reach from the lowest cell to the highest. Iteration 0 is the policy that evolving starts from."
     )

@@ -45,10 +45,11 @@ def cells(study: Study) -> list[Cell]:
 
     Seeds are outermost, so that a study which is ended early has whole seeds to compare.
     """
+    bases: list[str | None] = [base.name for base in study.bases]
     found = [
         Cell(row=row.name, base=base, seed=seed, run=run_name(study.name, row.name, base, seed))
         for seed in study.seeds
-        for base in ([base.name for base in study.bases] or [None])
+        for base in bases or [None]
         for row in study.rows
     ]
     by_run: dict[str, Cell] = {}

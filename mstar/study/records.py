@@ -22,7 +22,7 @@ class Test(Kept):
     questions: str
     count: int = Field(ge=1)
     correct: str
-    pass_at: dict[int, float] = {}
+    pass_at: dict[int, float] = Field(default_factory=dict)
 
     def answers(self) -> list[bool]:
         """Right or wrong, by question."""
@@ -78,7 +78,7 @@ class CellRecord(Kept):
     queries: int
     cost: Cost
     finished_at: float
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str | None, int]:

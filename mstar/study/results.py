@@ -42,9 +42,9 @@ class File(Kept):
 
     format: int
     study: str
-    specs: dict[str, dict[str, Any]] = {}
+    specs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     cells: tuple[CellRecord, ...] = ()
-    set_aside: tuple[Aside, ...] = Field(())
+    set_aside: tuple[Aside, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,8 @@ def read_results(path: Path, study: str) -> File:
         raise IntegrityError(f"{path} does not hold a study's results ({reason}){hint}") from None
     if found.format > FORMAT:
         raise IntegrityError(
-            f"{path} was written by a later version (format {found.format}, this one knows {FORMAT}); use that version{hint}"
+            f"{path} was written by a later version (format {found.format}, this one knows {FORMAT}); use that version"
+            f"{hint}"
         )
     if found.study != study:
         raise IntegrityError(f"{path} holds the study {found.study!r}, not {study!r}{hint}")

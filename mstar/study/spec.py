@@ -21,8 +21,8 @@ SET_BY_STUDY = ("name", "seed", "store")
 def _named(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} becomes part of run names: lower-case letters, digits, '-', '_' and '.', beginning and ending with "
-            "a letter or digit"
+            f"{name!r} becomes part of run names: lower-case letters, digits, '-', '_' and '.', with a letter or digit "
+            "at both ends"
         )
     return name
 
@@ -160,7 +160,7 @@ def _explained(item: Any) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path) or "study"
     if item["type"] == "extra_forbidden":
-        kinds = {"rows": Row, "bases": Base} if len(path) > 1 else {}
+        kinds: dict[str, type[Record]] = {"rows": Row, "bases": Base} if len(path) > 1 else {}
         known = list(kinds.get(path[0], StudyFile).model_fields)
         return f"  {key}: unknown key{_nearest(path[-1], known)}"
     if item["type"] == "missing":

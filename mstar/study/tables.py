@@ -37,8 +37,8 @@ def results_section(summary: Summary) -> Section:
     ]
     caption = (
         "Greedy accuracy of the last policy, mean over seeds and bases. The interval is for other seeds and other "
-        "questions (Student's, crossed; Wilson's where there is one cell). Differences are in percentage points, paired "
-        "by seed, base and question. The paper's numbers are of its 8B model: in-domain / MathVista, in per cent."
+        "questions (Student's, crossed; Wilson's where there is one cell). Differences are in percentage points, "
+        "paired by seed, base and question. The paper's numbers are of its own models: in-domain / MathVista, per cent."
     )
     found = table(caption, head, lines, class_="results", label="Results of the rows")
     return Section(id="results", title="Rows side by side", short="Rows", body=found)
@@ -61,11 +61,11 @@ def difference_section(summary: Summary) -> Section:
     lines: list[list[Child]] = []
     for row, found in sorted(known, key=lambda item: -item[1].mean):
         low, high = _ends(found)
-        bar = range_bar(*((value + reach) / (2 * reach) for value in (found.mean, low, high)), OURS)
+        at, left, right = ((value + reach) / (2 * reach) for value in (found.mean, low, high))
         lines.append(
             [
                 row.name,
-                el("td", bar, class_="drawn"),
+                el("td", range_bar(at, left, right, OURS), class_="drawn"),
                 el("strong", points(found.mean)),
                 _span(found),
                 _verdict(found),
@@ -84,8 +84,8 @@ def difference_section(summary: Summary) -> Section:
         "Pairs",
     ]
     caption = (
-        f"Accuracy of a row less that of {summary.baseline}, in percentage points, over the cells that both have (pairs "
-        "of seed and base). Several rows are compared here, each at 95 %: of twenty rows that differ in nothing, one is "
+        f"Accuracy of a row less that of {summary.baseline}, in percentage points, over the cells that both have "
+        "(pairs of seed and base). Each row is compared at 95 %: of twenty rows that differ in nothing, one is "
         "expected to seem to."
     )
     body = table(caption, head, lines, class_="results", label="Differences to the baseline")
@@ -144,9 +144,9 @@ def equal_table(summary: Summary, what: str) -> Html:
     ]
     caption = join(
         el("b", f"Equal {name}. "),
-        f"Greedy accuracy on validation, read on the line between two evaluations, at {whole(at)} {name}, where the row "
-        f"that had the fewest ends; and with {baseline} where the one of the two that had fewer ends. Intervals are for "
-        "other seeds.",
+        f"Greedy accuracy on validation, read on the line between two evaluations, at {whole(at)} {name}, where the "
+        f"row that had the fewest ends; and against {baseline}, where the one of the two that had fewer ends. "
+        "Intervals are for other seeds.",
     )
     return table(caption, head, lines, label=f"Rows at equal {name}")
 
