@@ -13,7 +13,7 @@ from mstar.storage.manifest import Manifest, sha256
 from mstar.storage.reading import open_part, resolve
 from mstar.storage.store import Store
 from mstar.study.grid import Cell, described, fingerprint
-from mstar.study.records import CellRecord, Cost, Point, Sampled, Test, packed
+from mstar.study.records import CellRecord, Cost, Point, Sampled, Answered, packed
 
 OTHER_PHASES = frozenset({"base", "warm-up", "prm", "final"})
 """Phases that are not the evolving: their training is shared by rows, and is not counted as updates of one."""
@@ -79,7 +79,7 @@ class _Reader:
         self._scratch = scratch
         self._made = made
         self._manifests: dict[str, Manifest] = {}
-        self._tests: dict[str, Test] = {}
+        self._tests: dict[str, Answered] = {}
 
     def record(self, cell: Cell, run: Run, entries: Sequence[Entry], identity: str) -> CellRecord:
         manifests = [(entry, self._manifest(entry)) for entry in entries]
@@ -127,14 +127,14 @@ class _Reader:
             ),
         )
 
-    def _test(self, manifest: Manifest) -> Test:
+    def _test(self, manifest: Manifest) -> Answered:
         if manifest.id not in self._tests:
             ids, right = self._greedy(manifest)
             sampled = manifest.results["sampled"]
             pass_at = {
                 int(k): float(v) for k, v in (sampled[0]["pass_at"] if sampled else {}).items()
             }
-            self._tests[manifest.id] = Test(
+            self._tests[manifest.id] = Answered(
                 questions=sha256("\n".join(ids).encode())[:16],
                 count=len(ids),
                 correct=packed(right),

@@ -14,7 +14,7 @@ from mstar.core.comparison import (
     paired_estimate,
     share_estimate,
 )
-from mstar.study.records import CellRecord, Test
+from mstar.study.records import CellRecord, Answered
 
 MEASURES: Mapping[str, str] = {"updates": "optimizer updates", "queries": "queries"}
 """What two rows may be given the same amount of, and how it is called."""
@@ -113,7 +113,7 @@ def compare_rows(
     return results
 
 
-def result_of(tests: Sequence[Test]) -> Result | None:
+def result_of(tests: Sequence[Answered]) -> Result | None:
     """The mean of the tests that asked the first one's questions (``accuracy.n`` of them); None for no test."""
     same = [test for test in tests if test.questions == tests[0].questions]
     if not same:
@@ -124,7 +124,7 @@ def result_of(tests: Sequence[Test]) -> Result | None:
 
 def starting_points(records: Sequence[CellRecord]) -> dict[str, Result]:
     """Base and warm-up, each policy once (rows share them), as results of their own."""
-    found: dict[str, dict[str, Test]] = {}
+    found: dict[str, dict[str, Answered]] = {}
     for record in records:
         for phase, test in record.tests.items():
             if phase != "final":

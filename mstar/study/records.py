@@ -13,7 +13,7 @@ class Kept(Record):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class Test(Kept):
+class Answered(Kept):
     """Greedy answers to the test questions. ``correct`` has a bit a question in hexadecimal, the first one highest.
 
     ``questions`` is a hash of their ids in order: only tests of equal ones are compared question by question.
@@ -72,7 +72,7 @@ class CellRecord(Kept):
     spec: str
     data: str
     model: str
-    tests: dict[str, Test]
+    tests: dict[str, Answered]
     points: tuple[Point, ...]
     updates: int
     queries: int
@@ -91,12 +91,12 @@ class CellRecord(Kept):
         return self.base, self.seed
 
     @property
-    def final(self) -> Test:
+    def final(self) -> Answered:
         """The last policy's test, which every record has."""
         return self.tests["final"]
 
 
 def packed(answers: Sequence[bool]) -> str:
-    """Right or wrong, by question, as ``Test.correct`` holds it."""
+    """Right or wrong, by question, as ``Answered.correct`` holds it."""
     bits = int("".join("1" if right else "0" for right in answers), 2)
     return f"{bits:0{-(-len(answers) // 4)}x}"

@@ -40,7 +40,7 @@ def results_section(summary: Summary) -> Section:
         "questions (Student's, crossed; Wilson's where there is one cell). Differences are in percentage points, "
         "paired by seed, base and question. The paper's numbers are of its own models: in-domain / MathVista, per cent."
     )
-    found = table(caption, head, lines, class_="results", label="Results of the rows")
+    found = _explained(caption, "Results of the rows", head, lines, class_="results")
     return Section(id="results", title="Rows side by side", short="Rows", body=found)
 
 
@@ -88,7 +88,7 @@ def difference_section(summary: Summary) -> Section:
         "(pairs of seed and base). Each row is compared at 95 %: of twenty rows that differ in nothing, one is "
         "expected to seem to."
     )
-    body = table(caption, head, lines, class_="results", label="Differences to the baseline")
+    body = _explained(caption, title, head, lines, class_="results")
     return Section(id="differences", title=title, short=short, body=body)
 
 
@@ -109,7 +109,7 @@ def cells_section(summary: Summary) -> Section:
             line += [_short(row.by_base.get(name)) for name in summary.bases]
         lines.append(line)
     caption = "Greedy accuracy on the test questions of each cell's last policy."
-    body = table(caption, head, lines, label="Accuracy of every cell")
+    body = _explained(caption, "Accuracy of every cell", head, lines)
     return Section(id="cells", title="Every seed", short="Seeds", body=body)
 
 
@@ -148,7 +148,7 @@ def equal_table(summary: Summary, what: str) -> Html:
         f"row that had the fewest ends; and against {baseline}, where the one of the two that had fewer ends. "
         "Intervals are for other seeds.",
     )
-    return table(caption, head, lines, label=f"Rows at equal {name}")
+    return _explained(caption, f"Rows at equal {name}", head, lines)
 
 
 def unmeasured(summary: Summary) -> list[Html]:
@@ -190,7 +190,7 @@ def adoption_section(summary: Summary) -> Section:
             )
     head = ["Row", "Steps", "Adopted", "Time made", "Time saved", "Share saved"]
     caption = "A step is made by whichever row comes to it first; its time stands there."
-    found = table(caption, head, lines, label="What adoption saved, by row")
+    found = _explained(caption, "What adoption saved, by row", head, lines)
     return Section(id="sharing", title=title, short=short, body=join(el("p", said), found))
 
 
@@ -217,6 +217,21 @@ def missing_section(summary: Summary) -> Section | None:
     if not body:
         return None
     return Section(id="missing", title="What is missing", short="Missing", body=join(body))
+
+
+def _explained(
+    said: Child,
+    label: str,
+    head: Sequence[Child],
+    lines: Sequence[Sequence[Child]],
+    *,
+    class_: str | None = None,
+) -> Html:
+    """A table below what is said of it: the words stay on a narrow screen while the table scrolls."""
+    caption = el("span", label, class_="hidden")
+    return join(
+        el("p", said, class_="note"), table(caption, head, lines, class_=class_, label=label)
+    )
 
 
 def _starts(summary: Summary) -> list[tuple[str, Result]]:
@@ -281,7 +296,7 @@ def _ends(found: Estimate) -> tuple[float, float]:
 def _shares(found: Estimate | None) -> str:
     if found is None or found.low is None or found.high is None:
         return "–"
-    return f"{percent(max(0.0, found.low))} to {percent(min(1.0, found.high))}"
+    return f"{max(0.0, found.low) * 100:.1f} to {percent(min(1.0, found.high))}"
 
 
 def _span(found: Estimate | None) -> str:
