@@ -59,7 +59,10 @@ def _live(board: Board, seconds: float) -> Group:
         own = [state for state in states if state.cell.row == row]
         over = sum(state.state in OVER for state in own)
         failed = sum(state.state is State.FAILED for state in own)
-        cells = f"{over}/{len(own)}" + (f" [red]{failed} failed[/]" if failed else "")
+        # Not markup: what is printed above the table meanwhile may have it switched off.
+        cells = Text(f"{over}/{len(own)}")
+        if failed:
+            cells.append(f" {failed} failed", style="red")
         working = [state for state in own if state.state is State.RUNNING]
         steps = ", ".join(f"{state.steps}/{state.planned}" for state in working)
         table.add_row(row, cells, steps, Text(", ".join(map(_now, working))))
@@ -114,22 +117,22 @@ def _as_record(board: Board, state: CellState) -> dict[str, object]:
 def table(summary: Summary) -> None:
     """The rows with their intervals."""
     found = Table(
-        title="Greedy accuracy on the test questions, mean over seeds and bases",
+        title="Greedy accuracy on the test questions in per cent, with 95 % intervals",
         title_justify="left",
         pad_edge=False,
     )
     against = f"less {summary.baseline}" if summary.baseline else "difference"
-    for column in ("row", "cells", "accuracy", "95 % interval", against, "95 % interval", "paper"):
+    for column in ("row", "cells", "accuracy", "interval", against, "interval", "paper"):
         found.add_column(column, justify="left" if column == "row" else "right")
     for row in summary.rows:
         overall = row.overall.accuracy if row.overall else None
         found.add_row(
             row.name,
             f"{len(row.cells)}/{row.of}",
-            f"{overall.mean:.1%}" if overall else "–",
-            _interval(overall, "{:.1%}"),
+            f"{overall.mean * 100:.1f}" if overall else "–",
+            _interval(overall, "{:.1f}"),
             f"{row.difference.mean * 100:+.1f}" if row.difference else "–",
-            _interval(row.difference, "{:+.1f}", 100),
+            _interval(row.difference, "{:+.1f}"),
             _paper(row),
         )
     show.output.print(found)
@@ -146,7 +149,7 @@ def note(summary: Summary, merged: Merged) -> None:
     if rest:
         typer.echo(f"{rest} cells have no results yet")
     if summary.missing:
-        typer.echo("the same command without --report-only goes on with what is missing")
+        typer.echo("run the study again to go on with what is missing")
     for aside in merged.aside:
         typer.echo(f"set aside: {aside.cell.run}, because {aside.why}", err=True)
     saved = summary.adoption
@@ -157,10 +160,10 @@ def note(summary: Summary, merged: Merged) -> None:
         )
 
 
-def _interval(found: Estimate | None, form: str, scale: float = 1) -> str:
+def _interval(found: Estimate | None, form: str) -> str:
     if found is None or found.low is None or found.high is None:
         return "–"
-    return f"{form.format(found.low * scale)} to {form.format(found.high * scale)}"
+    return f"{form.format(found.low * 100)} to {form.format(found.high * 100)}"
 
 
 def _paper(row: RowResult) -> str:

@@ -89,12 +89,18 @@ def paired_estimate(
 ) -> Estimate:
     """Mean accuracy of ``ours`` less that of ``theirs``, paired by training and by question.
 
+    Where every pair of answers differs alike (mostly: not at all), the interval is Wilson's for other questions.
     Raises ``ValueError`` where the pairs do not fit, and as ``crossed_estimate``.
     """
     pairs = zip(ours, theirs, strict=True)
-    return crossed_estimate(
+    found = crossed_estimate(
         [[float(a) - float(b) for a, b in zip(x, y, strict=True)] for x, y in pairs], level
     )
+    if found.low != found.high or found.low is None:
+        return found
+    _, reach = wilson_interval(0, len(ours[0]), level)
+    low, high = max(-1.0, found.mean - reach), min(1.0, found.mean + reach)
+    return Estimate(mean=found.mean, low=low, high=high, n=found.n)
 
 
 def interpolate(curve: Sequence[tuple[float, float]], at: float) -> float | None:

@@ -13,7 +13,7 @@ from mstar.storage.manifest import Manifest, sha256
 from mstar.storage.reading import open_part, resolve
 from mstar.storage.store import Store
 from mstar.study.grid import Cell, described, fingerprint
-from mstar.study.records import CellRecord, Cost, Point, Sampled, Answered, packed
+from mstar.study.records import Answered, CellRecord, Cost, Point, Sampled, packed
 
 OTHER_PHASES = frozenset({"base", "warm-up", "prm", "final"})
 """Phases that are not the evolving: their training is shared by rows, and is not counted as updates of one."""

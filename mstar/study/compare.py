@@ -14,7 +14,7 @@ from mstar.core.comparison import (
     paired_estimate,
     share_estimate,
 )
-from mstar.study.records import CellRecord, Answered
+from mstar.study.records import Answered, CellRecord
 
 MEASURES: Mapping[str, str] = {"updates": "optimizer updates", "queries": "queries"}
 """What two rows may be given the same amount of, and how it is called."""

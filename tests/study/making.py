@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import yaml
 
@@ -21,7 +22,7 @@ from mstar.tasks import EvaluateTask, GenerateTask, ScoreTask, TrainTask, task_h
 from tests.runs import made_up
 
 TESTED = 40
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "data": {"path": "data"},
     "model": "model",
     "prm": None,
@@ -55,7 +56,9 @@ def write_study(folder, **changes):
         "baseline": "all",
         "rows": [
             write_recipe(folder, "all"),
-            write_recipe(folder, "some", evolve=RECIPE["evolve"] | {"select": {"rule": "random", "k": 2}}),
+            write_recipe(
+                folder, "some", evolve=RECIPE["evolve"] | {"select": {"rule": "random", "k": 2}}
+            ),
         ],
     }
     file = folder / "study.yaml"
@@ -103,7 +106,12 @@ class Stages:
             return {"queries": 20, "solved": 9, "selected": 9}
         if isinstance(task, TrainTask):
             steps = 4 if "all" in job.run else 2
-            return {"objective": "policy", "optimizer_steps": steps, "global_step": steps, "examples": 40}
+            return {
+                "objective": "policy",
+                "optimizer_steps": steps,
+                "global_step": steps,
+                "examples": 40,
+            }
         assert isinstance(task, EvaluateTask)
         return self.evaluation(job, task, writer)
 
@@ -180,5 +188,3 @@ class World:
 
 def read_json(path):
     return json.loads(path.read_text())
-
-

@@ -3,14 +3,17 @@
 from random import Random
 
 from mstar.study.grid import Cell
-from mstar.study.records import CellRecord, Cost, Point, Sampled, Answered, packed
+from mstar.study.records import Answered, CellRecord, Cost, Point, Sampled, packed
 
 TEMPERATURES = (0.5, 0.7, 0.9, 1.1, 1.3)
 
 
 def make_test(answers, questions="q", pass_at=None):
     return Answered(
-        questions=questions, count=len(answers), correct=packed(answers), pass_at=pass_at or {16: 0.9}
+        questions=questions,
+        count=len(answers),
+        correct=packed(answers),
+        pass_at=pass_at or {16: 0.9},
     )
 
 
@@ -46,7 +49,10 @@ def make_points(random, skill, *, iterations=4, updates=100, prm=True, single=Fa
         sampled = tuple(
             Sampled(
                 temperature=t,
-                pass_at={1: greedy - 0.05, 16: min(1.0, greedy + 0.35 - 0.04 * iteration + 0.05 * t)},
+                pass_at={
+                    1: greedy - 0.05,
+                    16: min(1.0, greedy + 0.35 - 0.04 * iteration + 0.05 * t),
+                },
                 reward_pass_at_2=greedy + 0.1 - 0.05 * abs(t - 0.9) if prm else None,
             )
             for t in (TEMPERATURES if iteration % 2 == 0 else (1.1,))
@@ -94,7 +100,10 @@ def make_records(rows, bases=("a", "b"), seeds=(0, 1, 2), questions=300):
                     updates=points[-1].updates,
                     queries=points[-1].queries,
                     cost=Cost(
-                        steps=35, adopted=random.randrange(8, 20), seconds=120.0, saved=random.uniform(20, 80)
+                        steps=35,
+                        adopted=random.randrange(8, 20),
+                        seconds=120.0,
+                        saved=random.uniform(20, 80),
                     ),
                 )
                 found.append(record)

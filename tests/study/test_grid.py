@@ -60,7 +60,11 @@ def test_a_recipe_need_not_name_the_model_that_a_base_replaces(tmp_path):
 
 
 def test_overrides_of_the_study_come_first_and_those_of_the_row_over_them(tmp_path):
-    row = {"recipe": write_recipe(tmp_path, "all"), "name": "longer", "set": ["evolve.iterations=5"]}
+    row = {
+        "recipe": write_recipe(tmp_path, "all"),
+        "name": "longer",
+        "set": ["evolve.iterations=5"],
+    }
     study = load(
         tmp_path,
         rows=["recipes/all.yaml", row],
@@ -136,7 +140,7 @@ def test_a_row_without_its_recipe_is_named(tmp_path):
 
 def test_a_rows_fingerprint_is_of_what_decides_its_results(tmp_path):
     study = load(tmp_path, bases=[{"name": "a", "model": "x"}, {"name": "b", "model": "y"}])
-    hashes = {cell.row: set() for cell in cells(study)}
+    hashes: dict[str, set[str | None]] = {cell.row: set() for cell in cells(study)}
     for cell in cells(study):
         hashes[cell.row].add(fingerprint(described(spec_of(study, cell))))
     assert {len(found) for found in hashes.values()} == {1}
@@ -148,7 +152,7 @@ def test_a_fingerprint_is_the_same_where_a_later_version_has_new_keys(tmp_path):
     description = described(spec_of(study, cells(study)[0]))
     older = {key: value for key, value in description.items() if key != "answers"}
     assert fingerprint(older) == fingerprint(description)
-    assert fingerprint(description | {"evolve": RECIPE["evolve"] | {"iterations": 9}}) != fingerprint(
-        description
-    )
+    assert fingerprint(
+        description | {"evolve": RECIPE["evolve"] | {"iterations": 9}}
+    ) != fingerprint(description)
     assert fingerprint(description | {"gone": 1}) is None
