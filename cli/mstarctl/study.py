@@ -99,6 +99,8 @@ def study(
     for cell in found:
         if merged.has(cell):
             board.keep(cell)
+    if todo and len(todo) < len(found) and not as_json:
+        typer.echo(f"{len(found) - len(todo)} of {len(found)} cells are done already", err=True)
     plan_cells(board, store, todo, specs, inputs)
     site = _site(store, board, local=local, context=context, namespace=namespace)
     try:

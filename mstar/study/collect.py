@@ -38,7 +38,10 @@ class Found:
 
 
 def gather(store: Store, wanted: Iterable[Cell]) -> Found:
-    """The records of the cells that ``store`` has finished runs of; runs of another spec are the caller's to tell."""
+    """The records of the cells that ``store`` has finished runs of; runs of another spec are the caller's to tell.
+
+    A run whose results are damaged or gone is a trouble, as one that failed is.
+    """
     found = Found()
     runs: list[tuple[Cell, Run, list[Entry]]] = []
     for cell in wanted:
@@ -66,8 +69,14 @@ def gather(store: Store, wanted: Iterable[Cell]) -> Found:
             description = described(run.spec)
             identity = fingerprint(description)
             assert identity is not None, "a spec that was just parsed parses"
-            found.specs[identity] = description
-            found.records.append(reader.record(cell, run, entries, identity))
+            try:
+                found.records.append(reader.record(cell, run, entries, identity))
+            except (IntegrityError, NotFound) as error:
+                # What one run has lost or damaged says nothing against the others.
+                trouble = Trouble(cell=cell, error=str(error), exit_code=error.exit_code)
+                found.troubles.append(trouble)
+            else:
+                found.specs[identity] = description
     return found
 
 

@@ -74,7 +74,7 @@ class Here:
 def inputs_of(store: Store, specs: Mapping[str, RunSpec]) -> dict[str, Inputs]:
     """What each run starts from, by the run's name: checked and stored once for all that share data and model.
 
-    Raises what is wrong with them, before anything is run.
+    Raises what is wrong with them, naming the first run that has it, before anything is run.
     """
     known: dict[tuple[str, ...], Inputs] = {}
     found = {}
@@ -82,7 +82,10 @@ def inputs_of(store: Store, specs: Mapping[str, RunSpec]) -> dict[str, Inputs]:
         data = spec.data
         key = (data.path, data.train, data.validation, data.test or "", spec.model)
         if key not in known:
-            known[key] = store_inputs(store, spec)
+            try:
+                known[key] = store_inputs(store, spec)
+            except MstarError as error:
+                raise type(error)(f"run {name}: {error}") from None
         found[name] = known[key]
     return found
 

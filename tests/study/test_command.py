@@ -124,8 +124,10 @@ def test_results_go_on_where_the_store_is_not(mstarctl, study, stages, tmp_path)
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     stages.store = FolderStore(tmp_path / "store")
     stages.asked.clear()
-    assert mstarctl("study", "-f", study(), "--local")[0] == 0
+    code, _, err = mstarctl("study", "-f", study(), "--local")
+    assert code == 0
     assert {run[-2:] for run, _ in stages.asked} == {"s1"}
+    assert "4 of 8 cells are done already" in err
     assert read_json(tmp_path / "study.json")["finished"] == 8
 
 
@@ -170,6 +172,7 @@ def test_programs_are_told_in_json(mstarctl, study, stages):
 def test_a_mistake_is_found_before_anything_runs(mstarctl, study, stages):
     code, _, err = mstarctl("study", "-f", study(set=["data.path=nowhere"]), "--local")
     assert code == 4
+    assert "run st-all-a-s0: " in err
     assert "nowhere" in err
     assert stages.asked == []
 

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from mstar.errors import IntegrityError, StorageError
+from mstar.history import load_history
+from mstar.storage.reading import resolve
 from mstar.study.collect import Found, gather
 from mstar.study.grid import described, fingerprint
 from mstar.study.results import (
@@ -55,6 +57,21 @@ def test_a_finished_run_is_a_record_of_its_own(world):
     ]
     assert (record.updates, record.queries) == (8, 40)
     assert [s.temperature for s in record.points[0].sampled] == [0.5, 1.0]
+
+
+def test_a_run_whose_results_are_damaged_is_named_and_the_others_count(world):
+    cell, entry = next(
+        (cell, e)
+        for cell in world.cells
+        for e in load_history(world.store, cell.run)
+        if e.name == "final/test"
+    )
+    manifest = resolve(world.store, entry.ref)
+    world.store.put(manifest.part("scored.parquet").key, b"altered")
+    found = gather(world.store, world.cells)
+    assert [trouble.cell for trouble in found.troubles] == [cell]
+    assert found.troubles[0].exit_code == IntegrityError.exit_code
+    assert len(found.records) == len(world.cells) - 1
 
 
 def test_answers_are_those_at_temperature_zero_in_the_tests_order(world):
