@@ -106,14 +106,24 @@ def resume(store: Store, name: str, target: Target, *, wait: bool, as_json: bool
 
 
 def start(api: Api, store: Store, run: Run, cluster: Cluster, *, as_json: bool) -> None:
-    """Create the controller's Job, unless one is at work already."""
+    """Create the controller's Job, unless one is at work already, and say so."""
+    job, started = begin(api, store, run, cluster)
+    text = (
+        f"run {run.name} is under way: Job {job} in namespace {api.namespace}. Look with: "
+        f"mstarctl status {run.name} --store {store.url}"
+        if started
+        else f"run {run.name} is already at work (Job {job} in namespace {api.namespace})"
+    )
+    show.message(text, {"run": run.name, "job": job, "started": started}, as_json=as_json)
+
+
+def begin(api: Api, store: Store, run: Run, cluster: Cluster) -> tuple[str, bool]:
+    """The name of the controller's Job, and whether it was made now: not when one is at work already."""
     place = Place(run=run.name, store=store.url)
     name = controller_name(place)
     found = api.get("Job", name)
     if found and _at_work(found):
-        text = f"run {run.name} is already at work (Job {name} in namespace {api.namespace})"
-        show.message(text, {"run": run.name, "job": name, "started": False}, as_json=as_json)
-        return
+        return name, False
     withdraw_cancel(store, run.name)
     if found:
         _remove_ended(api, name)
@@ -123,11 +133,7 @@ def start(api: Api, store: Store, run: Run, cluster: Cluster, *, as_json: bool) 
     # One of that name was made just now, by somebody who started this very run, or by us and the answer was lost.
     with suppress(AlreadyThere):
         api.create(controller_job(Scene(place=place, cluster=cluster)))
-    text = (
-        f"run {run.name} is under way: Job {name} in namespace {api.namespace}. Look with: "
-        f"mstarctl status {run.name} --store {store.url}"
-    )
-    show.message(text, {"run": run.name, "job": name, "started": True}, as_json=as_json)
+    return name, True
 
 
 def resolve(api: Api, spec: RunSpec) -> Cluster:

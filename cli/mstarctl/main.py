@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import analyse, recipes, upkeep
-from mstarctl.options import Output, OutputOption, StoreOption
+from mstarctl import analyse, comparing, recipes, stages, upkeep
+from mstarctl.options import ContextOption, NamespaceOption, Output, OutputOption, StoreOption
 
 INTERRUPTED = 130
 
@@ -22,10 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-stage_app = typer.Typer(
-    help="Run one stage on one task file: exactly what a stage's image runs.", no_args_is_help=True
-)
-app.add_typer(stage_app, name="stage")
+app.add_typer(stages.app, name="stage")
 app.add_typer(analyse.app, name="analyse")
 
 
@@ -35,15 +32,6 @@ class Only(StrEnum):
     ALL = "all"
     CONTROLLER = "controller"
     STEPS = "steps"
-
-
-class StageName(StrEnum):
-    """The four stages."""
-
-    GENERATE = "generate"
-    SCORE = "score"
-    TRAIN = "train"
-    EVALUATE = "evaluate"
 
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")]
@@ -58,13 +46,6 @@ WaitOption = Annotated[
 DefaultsOption = Annotated[
     Path | None,
     typer.Option(help="Defaults under the spec's cluster block: YAML, or the chart's ConfigMap."),
-]
-ContextOption = Annotated[
-    str | None, typer.Option("--context", help="Context of the kubeconfig; else its current one.")
-]
-NamespaceOption = Annotated[
-    str | None,
-    typer.Option("--namespace", "-n", help="Namespace; else the spec's, else the context's."),
 ]
 
 
@@ -296,41 +277,7 @@ def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> N
 
 app.command()(upkeep.gc)
 app.command()(recipes.recipes)
-
-
-def _stage(name: StageName, task: Path, output: Output) -> None:
-    from mstarctl import work
-
-    work.stage(name.value, task, as_json=output is Output.JSON)
-
-
-TaskOption = Annotated[
-    Path, typer.Option("--task", help="A task file: JSON or YAML, see docs/stages.md.")
-]
-
-
-@stage_app.command()
-def generate(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
-    """Sample responses from a policy."""
-    _stage(StageName.GENERATE, task, output)
-
-
-@stage_app.command()
-def score(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
-    """Grade responses, score their steps, and keep what training needs."""
-    _stage(StageName.SCORE, task, output)
-
-
-@stage_app.command()
-def train(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
-    """Train a policy or a PRM."""
-    _stage(StageName.TRAIN, task, output)
-
-
-@stage_app.command()
-def evaluate(task: TaskOption, output: OutputOption = Output.TEXT) -> None:
-    """Measure a policy."""
-    _stage(StageName.EVALUATE, task, output)
+app.command()(comparing.study)
 
 
 @app.command(hidden=True)

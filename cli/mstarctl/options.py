@@ -25,3 +25,10 @@ StoreOption = Annotated[
         help="Folder or s3://bucket/prefix where runs are kept.",
     ),
 ]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="Context of the kubeconfig; else its current one.")
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace; else the spec's, else the context's."),
+]

@@ -15,14 +15,14 @@ from mstar.storage.store import Store
 from mstar.tasks import Ref
 
 
-def prepare(store: Store, spec: RunSpec) -> Run:
+def prepare(store: Store, spec: RunSpec, inputs: Inputs | None = None) -> Run:
     """The run that ``spec`` asks for: new, or the stored one when it is the same.
 
+    ``inputs`` are what ``store_inputs`` gave for the same data and model, where many runs share them.
     Raises ``ConflictError`` when the name belongs to a run of another spec or other inputs, naming what differs;
     ``DataError`` and ``ModelError`` for unusable inputs, before anything is written.
     """
-    check_model_folder(Path(spec.model))
-    run = Run(spec=spec, inputs=_inputs(store, spec))
+    run = Run(spec=spec, inputs=inputs or store_inputs(store, spec))
     try:
         stored = load_run(store, spec.name)
     except NotFound:
@@ -69,7 +69,9 @@ def _splits(spec: RunSpec) -> list[Split]:
     return [find_split(folder, name) for name in dict.fromkeys(names)]
 
 
-def _inputs(store: Store, spec: RunSpec) -> Inputs:
+def store_inputs(store: Store, spec: RunSpec) -> Inputs:
+    """Check the data and the model that a spec names, every row, and store them. Raises as ``prepare``."""
+    check_model_folder(Path(spec.model))
     splits = _splits(spec)
     counts = check_splits(splits)
     check_schedule(spec, counts)

@@ -1,0 +1,273 @@
+"""Rows with their intervals: final accuracy, paired differences, equal updates, equal queries, what adoption saved.
+
+An interval is for other seeds and other questions (``core.comparison``). Cells are paired by seed and base.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mstar.core.comparison import (
+    Estimate,
+    interpolate,
+    mean_estimate,
+    paired_estimate,
+    share_estimate,
+)
+from mstar.study.records import Answered, CellRecord
+
+MEASURES: Mapping[str, str] = {"updates": "optimizer updates", "queries": "queries"}
+"""What two rows may be given the same amount of, and how it is called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Accuracy of several tests of one kind. ``questions`` is how many each was asked."""
+
+    accuracy: Estimate
+    questions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equal:
+    """A row where it had as much of something as the others: ``at`` units of it.
+
+    ``accuracy`` is greedy on validation there. ``against`` is how much row and baseline both had, which may be more
+    than all rows had; ``difference`` is the row's accuracy less the baseline's there.
+    """
+
+    total: float
+    at: float | None
+    accuracy: Estimate | None
+    against: float | None = None
+    difference: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """A row as far as its cells are finished."""
+
+    name: str
+    recipe: str
+    paper: dict[str, Any] | None
+    cells: tuple[CellRecord, ...]
+    of: int
+    overall: Result | None
+    by_base: Mapping[str, Result]
+    difference: Estimate | None
+    pairs: int
+    equal: Mapping[str, Equal]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """Seconds of steps that were made, and that adopting spared: what each adopting run would have needed besides."""
+
+    steps: int
+    adopted: int
+    seconds: float
+    saved: float
+
+    @property
+    def share(self) -> float:
+        """The part of all step-time that adoption saved."""
+        whole = self.seconds + self.saved
+        return self.saved / whole if whole else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """A row as the study has it, before its results."""
+
+    name: str
+    recipe: str
+    paper: dict[str, Any] | None
+    of: int
+
+
+def compare_rows(
+    plans: Sequence[RowPlan], records: Sequence[CellRecord], baseline: str | None
+) -> list[RowResult]:
+    """Every row with what its records say, and against the baseline's where there is one."""
+    by_row = {p.name: tuple(r for r in records if r.row == p.name) for p in plans}
+    base = by_row.get(baseline or "", ())
+    equal = {what: _equal(by_row, what, baseline) for what in MEASURES}
+    results = []
+    for plan in plans:
+        found = by_row[plan.name]
+        ours, theirs = _pairs(found, base) if plan.name != baseline else ([], [])
+        results.append(
+            RowResult(
+                name=plan.name,
+                recipe=plan.recipe,
+                paper=plan.paper,
+                cells=found,
+                of=plan.of,
+                overall=result_of([record.final for record in found]),
+                by_base=_by_base(found),
+                difference=paired_estimate(ours, theirs) if ours else None,
+                pairs=len(ours),
+                equal={what: rows[plan.name] for what, rows in equal.items() if plan.name in rows},
+            )
+        )
+    return results
+
+
+def result_of(tests: Sequence[Answered]) -> Result | None:
+    """The mean of the tests that asked the first one's questions (``accuracy.n`` of them); None for no test."""
+    same = [test for test in tests if test.questions == tests[0].questions]
+    if not same:
+        return None
+    estimate = share_estimate([test.answers() for test in same])
+    return Result(accuracy=estimate, questions=same[0].count)
+
+
+def starting_points(records: Sequence[CellRecord]) -> dict[str, Result]:
+    """Base and warm-up, each policy once (rows share them), as results of their own."""
+    found: dict[str, dict[str, Answered]] = {}
+    for record in records:
+        for phase, test in record.tests.items():
+            if phase != "final":
+                found.setdefault(phase, {}).setdefault(test.correct, test)
+    results = {phase: result_of(list(tests.values())) for phase, tests in found.items()}
+    return {phase: result for phase, result in results.items() if result}
+
+
+def adoption_of(records: Sequence[CellRecord]) -> Adoption:
+    """What adoption saved over all records."""
+    costs = [record.cost for record in records]
+    return Adoption(
+        steps=sum(cost.steps for cost in costs),
+        adopted=sum(cost.adopted for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+        saved=sum(cost.saved for cost in costs),
+    )
+
+
+def estimate_body(found: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as ``study.json`` has it: shares, not per cent."""
+    if found is None:
+        return None
+    return {key: _rounded(value) for key, value in asdict(found).items()}
+
+
+def row_body(row: RowResult) -> dict[str, Any]:
+    """A row as ``study.json`` has it."""
+    return {
+        "name": row.name,
+        "recipe": row.recipe,
+        "paper": row.paper,
+        "cells": len(row.cells),
+        "of": row.of,
+        "accuracy": estimate_body(row.overall.accuracy if row.overall else None),
+        "questions": row.overall.questions if row.overall else None,
+        "by_base": {name: estimate_body(found.accuracy) for name, found in row.by_base.items()},
+        "by_cell": [
+            {
+                "base": record.base,
+                "seed": record.seed,
+                "accuracy": _rounded(accuracy(record)),
+                "pass_at": record.final.pass_at,
+            }
+            for record in row.cells
+        ],
+        "difference": estimate_body(row.difference),
+        "equal": {
+            what: {
+                "total": _rounded(found.total),
+                "at": _rounded(found.at),
+                "accuracy": estimate_body(found.accuracy),
+                "against": _rounded(found.against),
+                "difference": estimate_body(found.difference),
+            }
+            for what, found in row.equal.items()
+        },
+        "updates": [record.updates for record in row.cells],
+        "adoption": asdict(adoption_of(row.cells)),
+    }
+
+
+def accuracy(record: CellRecord) -> float:
+    """Greedy accuracy of a cell's last policy on the test questions."""
+    answers = record.final.answers()
+    return sum(answers) / len(answers)
+
+
+def curve(record: CellRecord, what: str) -> list[tuple[float, float]]:
+    """Greedy accuracy on validation against cumulative updates or queries."""
+    return [
+        (float(getattr(point, what)), point.greedy)
+        for point in record.points
+        if point.greedy is not None
+    ]
+
+
+def _pairs(
+    ours: Sequence[CellRecord], theirs: Sequence[CellRecord]
+) -> tuple[list[list[bool]], list[list[bool]]]:
+    """Answers of the cells that both rows have, in the same order, to the same questions."""
+    by_pair = {record.pair: record for record in theirs}
+    both = [(a, by_pair[a.pair]) for a in ours if a.pair in by_pair]
+    both = [(a, b) for a, b in both if a.final.questions == b.final.questions]
+    both = [pair for pair in both if pair[0].final.questions == both[0][0].final.questions]
+    return [a.final.answers() for a, _ in both], [b.final.answers() for _, b in both]
+
+
+def _by_base(records: Sequence[CellRecord]) -> dict[str, Result]:
+    names = dict.fromkeys(record.base for record in records if record.base)
+    found = {
+        name: result_of([record.final for record in records if record.base == name])
+        for name in names
+    }
+    return {name: result for name, result in found.items() if result}
+
+
+def _equal(
+    by_row: Mapping[str, Sequence[CellRecord]], what: str, baseline: str | None
+) -> dict[str, Equal]:
+    """Rows at the smallest total of all rows that have a curve; a row measured once only is not one of them."""
+    curves = {
+        name: {r.pair: curve(r, what) for r in records if len(curve(r, what)) > 1}
+        for name, records in by_row.items()
+    }
+    curves = {name: found for name, found in curves.items() if found}
+    totals = {name: _total(found.values()) for name, found in curves.items()}
+    at = min(totals.values(), default=None)
+    result: dict[str, Equal] = {}
+    for name, found in curves.items():
+        read = [interpolate(points, at) for points in found.values()] if at is not None else []
+        known = [value for value in read if value is not None]
+        against, difference = None, None
+        if baseline in curves and name != baseline:
+            against, difference = _against(found, curves[baseline])
+        result[name] = Equal(
+            total=totals[name],
+            at=at,
+            accuracy=mean_estimate(known) if known else None,
+            against=against,
+            difference=difference,
+        )
+    return result
+
+
+Curves = Mapping[tuple[str | None, int], Sequence[tuple[float, float]]]
+
+
+def _against(ours: Curves, theirs: Curves) -> tuple[float | None, Estimate | None]:
+    """How much both had in every pair, and the mean difference there."""
+    pairs = [pair for pair in ours if pair in theirs]
+    if not pairs:
+        return None, None
+    at = min(_total((ours[pair], theirs[pair])) for pair in pairs)
+    read = [(interpolate(ours[pair], at), interpolate(theirs[pair], at)) for pair in pairs]
+    known = [a - b for a, b in read if a is not None and b is not None]
+    return at, mean_estimate(known) if known else None
+
+
+def _total(curves: Iterable[Sequence[tuple[float, float]]]) -> float:
+    """The least amount at which the curves end."""
+    return min(max(x for x, _ in points) for points in curves)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
