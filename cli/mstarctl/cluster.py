@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from mstar.cluster import Cluster, with_defaults
-from mstar.config import RunSpec, load_spec
+from mstar.config import RunSpec
 from mstar.controller.loop import request_cancel, withdraw_cancel
 from mstar.controller.place import Settled, settle, settled
 from mstar.controller.prepare import check_inputs, prepare
@@ -33,6 +33,7 @@ from mstar.history import Entry, Run, load_history, load_run
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
 from mstarctl import objects, show
+from mstarctl.inputs import read_spec
 
 DEFAULTS = "mstar-defaults"
 GONE_SECONDS = 300.0
@@ -67,10 +68,11 @@ def submit(
     dry_run: bool,
     server_dry_run: bool,
     wait: bool,
+    fresh: bool,
     as_json: bool,
 ) -> None:
     """Check everything that can be checked, store the run, start its controller, and follow it if asked to."""
-    spec = load_spec(file, overrides)
+    spec = read_spec(file, overrides, fresh=fresh, as_json=as_json)
     objects.check_store(spec.store)
     queries = check_inputs(spec)
     if dry_run and not server_dry_run:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mstarctl.options import ContextOption, NamespaceOption, Output, OutputOption
+from mstarctl.options import ContextOption, FreshOption, NamespaceOption, Output, OutputOption
 
 
 def study(
@@ -23,6 +23,7 @@ def study(
         Path | None,
         typer.Option(help="Folder for study.json and study.html; else where the study's file is."),
     ] = None,
+    fresh: FreshOption = False,
     context: ContextOption = None,
     namespace: NamespaceOption = None,
     output: OutputOption = Output.TEXT,
@@ -36,6 +37,7 @@ def study(
         parallel=parallel,
         report_only=report_only,
         out=out,
+        fresh=fresh,
         context=context,
         namespace=namespace,
         as_json=output is Output.JSON,

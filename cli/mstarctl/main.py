@@ -10,7 +10,14 @@ import typer
 
 from mstar.errors import MstarError
 from mstarctl import analyse, comparing, recipes, stages, upkeep
-from mstarctl.options import ContextOption, NamespaceOption, Output, OutputOption, StoreOption
+from mstarctl.options import (
+    ContextOption,
+    FreshOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    StoreOption,
+)
 
 INTERRUPTED = 130
 
@@ -108,6 +115,7 @@ def run(
         typer.Option("--server-dry-run", help="The same, and ask the cluster about each object."),
     ] = False,
     wait: WaitOption = False,
+    fresh: FreshOption = False,
     context: ContextOption = None,
     namespace: NamespaceOption = None,
     output: OutputOption = Output.TEXT,
@@ -117,7 +125,7 @@ def run(
     if local:
         from mstarctl import work
 
-        work.run(file, overrides or [], dry_run=dry_run, as_json=as_json)
+        work.run(file, overrides or [], dry_run=dry_run, fresh=fresh, as_json=as_json)
         return
     from mstarctl import cluster
 
@@ -128,6 +136,7 @@ def run(
         dry_run=dry_run,
         server_dry_run=server_dry_run,
         wait=wait,
+        fresh=fresh,
         as_json=as_json,
     )
 

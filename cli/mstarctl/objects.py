@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from mstar.cluster import Cluster, with_defaults
-from mstar.config import RunSpec, load_spec
+from mstar.config import RunSpec
 from mstar.controller.prepare import check_inputs
 from mstar.errors import SpecError
 from mstar.executors.base import Job
@@ -27,6 +27,7 @@ from mstar.executors.k8s.render import (
 )
 from mstar.recipe import Inputs, planned
 from mstar.tasks import Ref
+from mstarctl.inputs import read_spec
 
 Object = dict[str, Any]
 NOWHERE = Ref(kind="model", id="0" * 64, digest="0" * 64)
@@ -35,7 +36,7 @@ NOWHERE = Ref(kind="model", id="0" * 64, digest="0" * 64)
 
 def render(file: Path, overrides: list[str], *, defaults: Path | None, only: str) -> None:
     """Print every object as YAML: the controller's Job, and each step's as the controller will make it."""
-    spec = load_spec(file, overrides)
+    spec = read_spec(file, overrides)
     check_store(spec.store)
     block = spec.cluster.model_dump(mode="json", exclude_unset=True)
     cluster = with_defaults(read_defaults(defaults), block, "the spec's cluster block")

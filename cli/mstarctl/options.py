@@ -32,3 +32,7 @@ NamespaceOption = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Namespace; else the spec's, else the context's."),
 ]
+
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Make every step anew; adopt none that others committed.")
+]

@@ -31,6 +31,7 @@ from mstar.study.runner import Here, Site, inputs_of, plan_cells, run_cells
 from mstar.study.spec import Study, load_study
 from mstar.study.summary import summarise, summary_body
 from mstarctl import show, study_view
+from mstarctl.inputs import in_place
 
 INTERRUPTED = 130
 
@@ -71,6 +72,7 @@ def study(
     parallel: int | None,
     report_only: bool,
     out: Path | None,
+    fresh: bool,
     context: str | None,
     namespace: str | None,
     as_json: bool,
@@ -78,7 +80,7 @@ def study(
     """Run the study's cells, here or in a cluster, and report; raises ``typer.Exit`` when a cell failed."""
     plan = load_study(file)
     found = cells(plan)
-    specs = {cell.run: spec_of(plan, cell) for cell in found}
+    specs = {cell.run: spec_of(plan, cell, fresh=fresh) for cell in found}
     grid = Grid(study=plan, cells=found, specs=specs, folder=(out or plan.folder).resolve())
     kept = read_results(grid.results, plan.name)
     if report_only:
@@ -90,6 +92,7 @@ def study(
         from mstarctl import objects
 
         objects.check_store(store.url)
+    specs = {run: in_place(spec, as_json=as_json) for run, spec in specs.items()}
     with show.working("checking data and models", as_json=as_json):
         inputs = inputs_of(store, specs)
         places = _places(grid, inputs)

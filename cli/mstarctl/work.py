@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from mstar.config import RunSpec, load_spec
+from mstar.config import RunSpec
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.prepare import prepare
 from mstar.controller.status import Phase, overview
@@ -23,6 +23,7 @@ from mstar.storage.open import open_store
 from mstar.storage.store import Store
 from mstar.tasks import Execution
 from mstarctl import show
+from mstarctl.inputs import read_spec
 
 if TYPE_CHECKING:
     from mstar.executors.k8s.api import Api
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def run(file: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
+def run(file: Path, overrides: list[str], *, dry_run: bool, fresh: bool, as_json: bool) -> None:
     """Check, prepare and advance a run on this machine."""
-    spec = load_spec(file, overrides)
+    spec = read_spec(file, overrides, fresh=fresh, as_json=as_json)
     _check_engines(spec.execution)
     if dry_run:
         show.plan(spec, check(spec), as_json=as_json)
@@ -47,7 +48,7 @@ def upload(file: Path, overrides: list[str], *, defaults: Path | None, as_json: 
     from mstarctl import objects
 
     base = objects.read_defaults(defaults)
-    spec = load_spec(file, overrides)
+    spec = read_spec(file, overrides, as_json=as_json)
     store, _ = _prepared(spec, as_json=as_json)
     if store.url.startswith("s3://"):
         from mstarctl import cluster

@@ -30,6 +30,11 @@ def silent(what: str, step: int, total: int) -> None:
     """Tell nobody."""
 
 
+def is_builtin(spec: RunSpec) -> bool:
+    """Whether the spec names anything built-in."""
+    return spec.data.path.startswith(SCHEME) or spec.model.startswith(SCHEME)
+
+
 def resolve_inputs(spec: RunSpec, progress: Progress = silent) -> RunSpec:
     """The spec with folders in place of built-in names, which are made if they are not there yet.
 

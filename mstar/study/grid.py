@@ -72,13 +72,20 @@ def run_name(study: str, row: str, base: str | None, seed: int) -> str:
     return "-".join((study, row, *([base] if base else []), f"s{seed}"))
 
 
-def spec_of(study: Study, cell: Cell) -> RunSpec:
+def spec_of(study: Study, cell: Cell, *, fresh: bool = False) -> RunSpec:
     """The spec of a cell's run: the row's recipe, the study's overrides, the row's, and what the cell decides.
 
+    The cells of a ``fresh`` study adopt each other's steps and nobody else's.
     Raises ``SpecError`` naming the row.
     """
     row = study.row(cell.row)
-    decided = {"name": cell.run, "seed": cell.seed, "store": study.anchored(study.store)}
+    decided: dict[str, object] = {
+        "name": cell.run,
+        "seed": cell.seed,
+        "store": study.anchored(study.store),
+    }
+    if fresh:
+        decided["fresh"] = study.name
     if cell.base is not None:
         base = next(base for base in study.bases if base.name == cell.base)
         decided["model"] = study.anchored(base.model)
@@ -100,15 +107,12 @@ def spec_of(study: Study, cell: Cell) -> RunSpec:
 
 def paper_of(spec: RunSpec) -> dict[str, Any] | None:
     """What the recipe says of the paper's row: table, row and the paper's numbers; None when it says nothing."""
-    paper = getattr(spec, "paper", None)
-    if paper is None:
-        return None
-    return dict(paper if isinstance(paper, dict) else paper.model_dump(mode="json"))
+    return spec.paper.model_dump(mode="json") if spec.paper else None
 
 
 def described(spec: RunSpec) -> dict[str, Any]:
     """What decides a row's results, seed, base and places of files aside: comparable between machines."""
-    fields = spec.model_dump(mode="json", exclude={*HOW, "paper", "seed", "model"})
+    fields = spec.model_dump(mode="json", exclude={*HOW, "fresh", "seed", "model"})
     del fields["data"]["path"]
     return fields
 
