@@ -1,6 +1,7 @@
 """From files to specs: ``extends``, overrides, anchored paths, and one message that names every mistake."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def _anchor(path: str, folder: Path) -> str:
     # An address stays, and so does the name of something built in (demo:digits).
     if "://" in path or path.startswith("demo:"):
         return path
-    return str(folder / Path(path).expanduser())
+    return os.path.normpath(folder / Path(path).expanduser())
 
 
 def _unshared(value: Any) -> Any:
