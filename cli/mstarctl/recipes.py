@@ -73,6 +73,10 @@ def read_recipes(folder: Path) -> list[Recipe]:
     return sorted(found, key=lambda recipe: (recipe.table or 99, recipe.file))
 
 
+WIDE = 130
+"""Columns of a terminal in which there is room to say what each recipe does."""
+
+
 def _usual() -> Path:
     """The folder beside this one's caller, or else that of the checkout this runs from."""
     for folder in (Path("recipes"), Path(mstar.__file__).parents[1] / "recipes"):
@@ -88,13 +92,16 @@ def _print(folder: Path, found: list[Recipe]) -> None:
 
     from mstarctl import show
 
-    table = Table(title=f"Recipes in {folder}", title_justify="left")
+    wide = show.output.width >= WIDE
+    table = Table(title=f"Recipes in {folder}", title_justify="left", box=None, pad_edge=False)
     for column in ("recipe", "table", "row", "paper"):
         table.add_column(column, overflow="fold", no_wrap=column in {"recipe", "paper"})
-    table.add_column("what it is", overflow="fold")
+    if wide:
+        table.add_column("what it is", overflow="fold")
     for recipe in found:
         number = "" if recipe.table is None else str(recipe.table)
-        table.add_row(recipe.file, number, recipe.row, recipe.paper, recipe.what)
+        what = [recipe.what] if wide else []
+        table.add_row(recipe.file, number, recipe.row, recipe.paper, *what)
     show.output.print(table)
     for other in sorted(path for path in folder.iterdir() if any(path.glob("*.yaml"))):
         show.output.print(f"More: mstarctl recipes {other}")
