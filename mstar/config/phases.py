@@ -23,6 +23,15 @@ class Data(Record):
     validation: str = "validation"
     test: str | None = "test"
 
+    @model_validator(mode="after")
+    def _splits_differ(self) -> Self:
+        for name in ("validation", "test"):
+            if getattr(self, name) == self.train:
+                raise ValueError(
+                    f"{name} is the split {self.train!r}, which is trained on; name another one"
+                )
+        return self
+
 
 class Prompts(Record):
     """User turns. ``hinted`` also holds the answer (``{answer}``): the warm-up's prompt (paper, section 3.1)."""
@@ -53,6 +62,8 @@ class Prompts(Record):
                 f"template {template!r} cannot be filled in ({error}); it may hold {known}, "
                 "and a literal brace is written twice"
             ) from None
+        if info.field_name in {"query", "hinted"} and "{question}" not in template:
+            raise ValueError(f"template {template!r} does not hold {{question}}")
         return template
 
 

@@ -150,7 +150,7 @@ class RunView:
         """How far the run is, in words."""
         if self.finished:
             return "finished"
-        return f"in progress: {len(self.steps)} of {self.planned} steps are done"
+        return f"not finished: {len(self.steps)} of {self.planned} steps are done"
 
     def step(self, name: str) -> StepView | None:
         """The finished step called ``name``."""

@@ -114,7 +114,7 @@ def test_a_run_that_is_not_done_says_what_is_missing(tmp_path: Path, until: int)
     make_run(store, tmp_path, make_spec(), until=until)
     page = written(store, ["mstar"], tmp_path)
     parsed(page)
-    assert f"in progress: {until} of 22 steps are done" in page
+    assert f"not finished: {until} of 22 steps are done" in page
     assert 'class="absent"' in page
 
 
