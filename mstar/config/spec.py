@@ -31,7 +31,7 @@ class RunSpec(Record):
 
     ``fresh`` is any word: steps of runs with another word, or none, are not adopted, so everything is made anew.
     ``paper`` says for people which row of the paper a recipe is. ``teacher`` is a larger model whose warm-up data and PRM
-    ``model`` learns from in place of its own, as the paper's two small models do (section 4.4).
+    ``model`` learns from in place of its own, as the paper's two small models do (section 4.2).
     """
 
     name: str
