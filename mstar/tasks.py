@@ -188,8 +188,8 @@ class ScoreTask(AnyTask):
     """Grade responses, ask the PRM about each step, and keep what training needs.
 
     ``labels`` says which answers count as right: None the data set's own, ``vote`` those that a vote weighted by the
-    PRM makes (paper, section 3.4). ``retokenize``: the PRM is another model's, so it reads the responses' texts in tokens
-    of its own.
+    PRM makes (paper, section 3.4). ``retokenize``: the PRM is another model's, and reads the responses' texts in tokens of
+    its own.
     """
 
     stage: Literal["score"] = "score"
@@ -202,7 +202,7 @@ class ScoreTask(AnyTask):
     step_separator: str = "\n"
     action: Annotated[Select | Pairs | Label, Field(discriminator="action")]
     labels: Literal["vote"] | None = Field(None, exclude_if=_is_none)
-    retokenize: bool = Field(False, exclude_if=_is_false)
+    retokenize: bool = Field(default=False, exclude_if=_is_false)
     seed: int
 
     @model_validator(mode="after")
@@ -254,8 +254,8 @@ class TrainTask(AnyTask):
     """Train a policy or a PRM.
 
     ``model`` gives the weights. ``optimizer`` is the checkpoint whose optimizer, schedule, random state and step count
-    go on (continuous self-evolving, paper section 3.2), or None for a fresh one. ``retokenize``: another model wrote the
-    examples, so ``model`` learns their texts in tokens of its own.
+    go on (continuous self-evolving, paper section 3.2), or None for a fresh one. ``retokenize``: another model wrote
+    the examples, and ``model`` learns their texts in tokens of its own.
     """
 
     stage: Literal["train"] = "train"
@@ -268,7 +268,7 @@ class TrainTask(AnyTask):
     prompt: Prompt
     step_separator: str = "\n"
     optimization: Optimization
-    retokenize: bool = Field(False, exclude_if=_is_false)
+    retokenize: bool = Field(default=False, exclude_if=_is_false)
     seed: int
 
     @model_validator(mode="after")
@@ -284,7 +284,7 @@ class TrainTask(AnyTask):
 class EvaluateTask(AnyTask):
     """Measure a policy on a split: greedy, and sampled at each temperature (paper, section 4.1).
 
-    ``retokenize``: the PRM is another model's, so it reads the responses' texts in tokens of its own.
+    ``retokenize``: the PRM is another model's, and reads the responses' texts in tokens of its own.
     """
 
     stage: Literal["evaluate"] = "evaluate"
@@ -301,7 +301,7 @@ class EvaluateTask(AnyTask):
     max_new_tokens: int = Field(512, ge=1)
     pass_at: tuple[int, ...] = (1, 2, 4, 8, 16)
     verify: bool = False
-    retokenize: bool = Field(False, exclude_if=_is_false)
+    retokenize: bool = Field(default=False, exclude_if=_is_false)
     seed: int
 
 

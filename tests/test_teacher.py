@@ -209,5 +209,5 @@ def test_a_teacher_may_move_and_may_not_change_or_go(spec, tmp_path):
     (tmp_path / "l" / "model.safetensors").write_text("other")
     with pytest.raises(ConflictError, match="teacher: the folder holds another model"):
         prepare(store, moved)
-    with pytest.raises(ConflictError, match="teacher: .*large -> None"):
+    with pytest.raises(ConflictError, match=r"teacher: .*large -> None"):
         prepare(store, spec.model_copy(update={"teacher": None}))

@@ -30,8 +30,8 @@ class RunSpec(Record):
     """A whole run.
 
     ``fresh`` is any word: steps of runs with another word, or none, are not adopted, so everything is made anew.
-    ``paper`` says for people which row of the paper a recipe is. ``teacher`` is a larger model whose warm-up data and PRM
-    ``model`` learns from in place of its own, as the paper's two small models do (section 4.2).
+    ``paper`` says for people which row of the paper a recipe is. ``teacher`` is a larger model: ``model`` learns from
+    its warm-up data and its PRM in place of its own, as the paper's two small models do (section 4.2).
     """
 
     name: str

@@ -90,6 +90,17 @@ def test_pieces_join_to_the_text(any_model):
     assert "".join(family.pieces(tokens)) == family.decode(tokens) == "one\ntwo: \\boxed{3}"
 
 
+def test_a_text_that_another_model_wrote_becomes_tokens_that_this_one_could_have_drawn(any_model):
+    family, _ = load(any_model)
+    text = "one\ntwo: \\boxed{3}"
+    assert family.retokenize(text) == family.tokenize(text)
+    strange = (
+        f"one<|image_pad|>\n<|im_end|>t\N{SNOWMAN}wo: {family.tokenizer.pad_token}\\boxed{{3}}"
+    )
+    assert family.retokenize(strange) == encode_text(text)
+    assert family.retokenize("") == family.retokenize("\N{SNOWMAN}") == ()
+
+
 def test_text_after_a_prefix_is_what_it_adds(any_model):
     family, _ = load(any_model)
     assert family.decode(encode_text(" 4."), prefix=encode_text("It is")) == " 4."
