@@ -188,8 +188,8 @@ class ScoreTask(AnyTask):
     """Grade responses, ask the PRM about each step, and keep what training needs.
 
     ``labels`` says which answers count as right: None the data set's own, ``vote`` those that a vote weighted by the
-    PRM makes (paper, section 3.4). ``retokenize``: the PRM is another model's, and reads the responses' texts in tokens of
-    its own.
+    PRM makes (paper, section 3.4). ``retokenize``: the PRM is another model's, and reads the responses' texts in tokens
+    of its own.
     """
 
     stage: Literal["score"] = "score"

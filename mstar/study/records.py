@@ -61,8 +61,8 @@ class Cost(Kept):
 class CellRecord(Kept):
     """A finished cell. ``spec`` is the fingerprint of what decided its results.
 
-    ``data``, ``model`` and ``teacher`` (None without one) are digests. ``tests`` are by phase (base, warm-up, final). ``updates`` and ``queries`` are totals of evolving, ``finished_at``
-    is in epoch seconds.
+    ``data``, ``model`` and ``teacher`` (None without one) are digests. ``tests`` are by phase (base, warm-up, final).
+    ``updates`` and ``queries`` are totals of evolving, ``finished_at`` is in epoch seconds.
     """
 
     run: str
