@@ -14,6 +14,9 @@ from mstar.storage.reading import resolve
 from mstar.storage.store import Store
 from mstar.tasks import Ref
 
+MAYBE = ("unlabeled", "teacher")
+"""What only some runs start from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -49,8 +52,9 @@ def run_bytes(run: Run) -> bytes:
             "model": run.inputs.model.model_dump(),
         },
     }
-    if run.inputs.unlabeled:
-        body["inputs"] |= {"unlabeled": run.inputs.unlabeled.model_dump()}
+    for key in MAYBE:
+        if ref := getattr(run.inputs, key):
+            body["inputs"][key] = ref.model_dump()
     return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -72,9 +76,7 @@ def load_run(store: Store, name: str) -> Run:
                 data=Ref.model_validate(inputs["data"]),
                 queries={split: int(count) for split, count in inputs["queries"].items()},
                 model=Ref.model_validate(inputs["model"]),
-                unlabeled=Ref.model_validate(inputs["unlabeled"])
-                if "unlabeled" in inputs
-                else None,
+                **{key: Ref.model_validate(inputs[key]) for key in MAYBE if key in inputs},
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

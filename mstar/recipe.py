@@ -70,7 +70,10 @@ def recipe(spec: RunSpec, inputs: Inputs) -> Recipe:
         yield from plan.test("warm-up", start)
     prm = None
     if spec.prm and spec.evolve.needs_prm:
-        prm = yield from plan.prm(spec.prm, start, examples)
+        reasoner = start
+        if spec.teacher and spec.warm_up and examples:
+            reasoner = yield from plan.teacher(spec.warm_up, examples)
+        prm = yield from plan.prm(spec.prm, reasoner, examples)
     policy = yield from plan.evolve(spec.evolve, start, prm)
     yield from plan.test("final", policy)
 
@@ -83,7 +86,7 @@ def planned_steps(spec: RunSpec) -> int:
     warm = 3 + tests if spec.warm_up else 0
     prm = 0
     if spec.prm and spec.evolve.needs_prm:
-        prm = 6 + (1 if spec.prm.completer_epochs and spec.warm_up else 0)
+        prm = 6 + bool(spec.prm.completer_epochs and spec.warm_up) + bool(spec.teacher)
     iterations, unlabeled = spec.evolve.iterations, spec.evolve.unlabeled
     mixed = (
         sum(mixes(turn, iterations, unlabeled.after) for turn in range(1, iterations + 1))

@@ -24,6 +24,11 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_false(value: object) -> bool:
+    """The same for a field that is true or false."""
+    return value is False
+
+
 class Ref(Record):
     """An input: which artifact, and the digest its manifest must have."""
 
@@ -183,7 +188,8 @@ class ScoreTask(AnyTask):
     """Grade responses, ask the PRM about each step, and keep what training needs.
 
     ``labels`` says which answers count as right: None the data set's own, ``vote`` those that a vote weighted by the
-    PRM makes (paper, section 3.4).
+    PRM makes (paper, section 3.4). ``retokenize``: the PRM is another model's, and reads the responses' texts in tokens
+    of its own.
     """
 
     stage: Literal["score"] = "score"
@@ -196,6 +202,7 @@ class ScoreTask(AnyTask):
     step_separator: str = "\n"
     action: Annotated[Select | Pairs | Label, Field(discriminator="action")]
     labels: Literal["vote"] | None = Field(None, exclude_if=_is_none)
+    retokenize: bool = Field(default=False, exclude_if=_is_false)
     seed: int
 
     @model_validator(mode="after")
@@ -247,7 +254,8 @@ class TrainTask(AnyTask):
     """Train a policy or a PRM.
 
     ``model`` gives the weights. ``optimizer`` is the checkpoint whose optimizer, schedule, random state and step count
-    go on (continuous self-evolving, paper section 3.2), or None for a fresh one.
+    go on (continuous self-evolving, paper section 3.2), or None for a fresh one. ``retokenize``: another model wrote
+    the examples, and ``model`` learns their texts in tokens of its own.
     """
 
     stage: Literal["train"] = "train"
@@ -260,11 +268,24 @@ class TrainTask(AnyTask):
     prompt: Prompt
     step_separator: str = "\n"
     optimization: Optimization
+    retokenize: bool = Field(default=False, exclude_if=_is_false)
     seed: int
+
+    @model_validator(mode="after")
+    def _labels_keep_their_tokens(self) -> Self:
+        if self.retokenize and self.objective == "prm":
+            raise ValueError(
+                "retokenize is true, but a PRM's labels belong to the tokens that were completed; train the PRM on the "
+                "model that wrote them"
+            )
+        return self
 
 
 class EvaluateTask(AnyTask):
-    """Measure a policy on a split: greedy, and sampled at each temperature (paper, section 4.1)."""
+    """Measure a policy on a split: greedy, and sampled at each temperature (paper, section 4.1).
+
+    ``retokenize``: the PRM is another model's, and reads the responses' texts in tokens of its own.
+    """
 
     stage: Literal["evaluate"] = "evaluate"
     data: Ref
@@ -280,6 +301,7 @@ class EvaluateTask(AnyTask):
     max_new_tokens: int = Field(512, ge=1)
     pass_at: tuple[int, ...] = (1, 2, 4, 8, 16)
     verify: bool = False
+    retokenize: bool = Field(default=False, exclude_if=_is_false)
     seed: int
 
 

@@ -12,14 +12,16 @@ from mstar.config import RunSpec, load_spec
 from mstar.plan import check_schedule
 from mstar.recipe import follow, planned_names, planned_steps, recipe
 from mstar.tasks import GenerateTask, ScoreTask, TrainTask, task_hash
-from tests.runs import INPUTS, done
+from tests.runs import INPUTS, done, made_up
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 FILES = sorted(FOLDER.rglob("*.yaml"))
-ROWS = [path for path in FILES if path.parent == FOLDER and path.stem != "teaching"]
+TRANSFER = ("transfer", "transfer-alone")
+ROWS = [p for p in FILES if p.parent == FOLDER and p.stem not in {"teaching", *TRANSFER}]
 QUERIES = {"train": 4800, "validation": 250, "test": 1000, "unlabeled": 4800}
 TEACHING = replace(INPUTS, queries=QUERIES)
 PAPER = replace(INPUTS, queries=QUERIES | {"train": 180_000, "unlabeled": 180_000})
+SMALL = made_up("model", "small")
 BASES = {"teaching.yaml", "paper/minicpm-v-2.5.yaml"}
 
 
@@ -32,6 +34,8 @@ def hashes(path: Path) -> dict[str, str]:
     """Every step of a recipe with its hash, each having found something."""
     spec = load_spec(path)
     inputs = TEACHING if path.parent == FOLDER else PAPER
+    if spec.teacher or path.stem in TRANSFER:
+        inputs = replace(inputs, model=SMALL, teacher=inputs.model if spec.teacher else None)
     found: dict[str, str] = {}
     program = recipe(spec, inputs)
     step = next(program, None)
@@ -121,6 +125,26 @@ def test_rows_of_one_interval_that_differ_from_scoring_on_share_their_first_roll
     assert len({hashes(FOLDER / f"{row}.yaml")["iter-01/generate"] for row in rows}) == 1
     fresh = ("continuous-50", "iterative-rft", "rest-em")
     assert len({hashes(FOLDER / f"{row}.yaml")["iter-01/score"] for row in fresh}) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["transfer", "paper/m-star-phi-3.5-vision", "paper/m-star-internvl2-2b"]
+)
+def test_a_smaller_model_shares_warm_up_data_and_prm_with_m_star(name):
+    path = FOLDER / f"{name}.yaml"
+    mine, teacher = hashes(path), hashes(path.parent / "m-star.yaml")
+    assert load_spec(path).teacher == load_spec(path.parent / "m-star.yaml").model
+    assert mine["teacher/train"] == teacher["warm-up/train"]
+    shared = {step for step in mine if mine[step] == teacher.get(step)}
+    assert {"warm-up/generate", "warm-up/score", "prm/train", "prm/verify"} < shared
+    assert all(step.startswith(("warm-up/", "prm/")) for step in shared)
+
+
+def test_the_smaller_model_alone_differs_in_its_teacher_and_in_nothing_else():
+    taught, alone = (load_spec(FOLDER / f"{name}.yaml") for name in TRANSFER)
+    same = {"name": alone.name, "paper": alone.paper, "teacher": None}
+    assert taught.model_copy(update=same) == alone
+    assert taught.model == "demo:base?size=small"
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "paper").glob("*.yaml")), ids=name)

@@ -71,7 +71,9 @@ def noted(
     """Every object, and who makes it."""
     scene = Scene(place=Place(run=spec.name, store=spec.store.rstrip("/")), cluster=cluster)
     yield controller_job(scene), APPLY
-    inputs = Inputs(data=NOWHERE, queries=queries, model=NOWHERE, unlabeled=NOWHERE)
+    inputs = Inputs(
+        data=NOWHERE, queries=queries, model=NOWHERE, unlabeled=NOWHERE, teacher=NOWHERE
+    )
     for index, step in enumerate(planned(spec, inputs)):
         job = resolved(
             Job(

@@ -215,7 +215,9 @@ def manifest(found: Manifest, *, as_json: bool) -> None:
 def plan(spec: RunSpec, queries: Mapping[str, int], *, as_json: bool) -> None:
     """The resolved spec and the steps it asks for."""
     nowhere = Ref(kind="model", id="0", digest="0")
-    inputs = Inputs(data=nowhere, queries=queries, model=nowhere, unlabeled=nowhere)
+    inputs = Inputs(
+        data=nowhere, queries=queries, model=nowhere, unlabeled=nowhere, teacher=nowhere
+    )
     names = planned_names(spec, inputs)
     if as_json:
         body = {"spec": spec.model_dump(mode="json"), "queries": dict(queries), "steps": names}

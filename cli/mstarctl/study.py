@@ -19,6 +19,7 @@ from mstar.study.collect import Found, Trouble, gather
 from mstar.study.grid import Cell, cells, described, fingerprint, spec_of
 from mstar.study.page import render
 from mstar.study.results import (
+    Digests,
     File,
     Place,
     as_text,
@@ -128,12 +129,14 @@ def _site(
     return study_cluster.There(store, board, cluster.Target(context=context, namespace=namespace))
 
 
-def _places(grid: Grid, inputs: Mapping[str, Inputs]) -> dict[Place, tuple[str, str]]:
-    """Digests of data and model by row and base."""
-    return {
-        (cell.row, cell.base): (inputs[cell.run].data.digest, inputs[cell.run].model.digest)
-        for cell in grid.cells
-    }
+def _places(grid: Grid, inputs: Mapping[str, Inputs]) -> dict[Place, Digests]:
+    """Digests of data and models by row and base."""
+    found: dict[Place, Digests] = {}
+    for cell in grid.cells:
+        begun = inputs[cell.run]
+        teacher = begun.teacher.digest if begun.teacher else None
+        found[cell.row, cell.base] = (begun.data.digest, begun.model.digest, teacher)
+    return found
 
 
 def _stored(grid: Grid) -> Found:
@@ -148,7 +151,7 @@ def _report(
     grid: Grid,
     here: Found,
     kept: File,
-    places: Mapping[Place, tuple[str, str]],
+    places: Mapping[Place, Digests],
     troubles: Sequence[Trouble],
     *,
     as_json: bool,

@@ -62,6 +62,7 @@ def sampling_task(store: Store, run: Run, history: Sequence[Entry], ask: Ask) ->
         max_new_tokens=spec.evolve.rollout.max_new_tokens,
         pass_at=sizes_of(ask.samples),
         verify=True,
+        retokenize=spec.teacher is not None,
         seed=derive_seed(ask.seed, "analysis"),
     )
 

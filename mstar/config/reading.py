@@ -132,7 +132,7 @@ def _laid_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
 def _anchored_keys(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same keys, with the paths that are there made absolute; what is no text is left for parsing to refuse."""
     found = dict(raw)
-    for key in ("model", "store"):
+    for key in ("model", "teacher", "store"):
         if isinstance(raw.get(key), str):
             found[key] = _anchor(raw[key], folder)
     data = raw.get("data")
@@ -144,8 +144,9 @@ def _anchored_keys(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _anchored(spec: RunSpec, folder: Path) -> RunSpec:
     """Relative paths in a spec file are relative to that file, whatever folder the command runs in."""
     data = spec.data.model_copy(update={"path": _anchor(spec.data.path, folder)})
+    teacher = _anchor(spec.teacher, folder) if spec.teacher else None
     places = {"model": _anchor(spec.model, folder), "store": _anchor(spec.store, folder)}
-    return spec.model_copy(update={"data": data} | places)
+    return spec.model_copy(update={"data": data, "teacher": teacher} | places)
 
 
 def _anchor(path: str, folder: Path) -> str:

@@ -30,7 +30,8 @@ class RunSpec(Record):
     """A whole run.
 
     ``fresh`` is any word: steps of runs with another word, or none, are not adopted, so everything is made anew.
-    ``paper`` says for people which row of the paper a recipe is.
+    ``paper`` says for people which row of the paper a recipe is. ``teacher`` is a larger model: ``model`` learns from
+    its warm-up data and its PRM in place of its own, as the paper's two small models do (section 4.2).
     """
 
     name: str
@@ -40,6 +41,7 @@ class RunSpec(Record):
     paper: Paper | None = None
     data: Data
     model: str
+    teacher: str | None = Field(None, min_length=1)
     prompts: Prompts = Prompts()
     answers: AnswerCheck = AnswerCheck()
     warm_up: WarmUp | None = WarmUp()
@@ -67,6 +69,18 @@ class RunSpec(Record):
             raise ValueError(
                 f"prm is null, but a PRM is needed by {asking}; add prm, or choose what asks none: "
                 "rule all, random, longest or shortest, unlabeled labels oracle, exploration null or tune_on pass_at_k"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_has_something_to_teach(self) -> Self:
+        if self.teacher and self.evolve.how.learns_from == "answers":
+            raise ValueError(
+                f"method {self.evolve.method} learns from true answers alone, so teacher must be null"
+            )
+        if self.teacher and self.warm_up is None:
+            raise ValueError(
+                "warm_up is null, but a teacher teaches by its warm-up data; add warm_up, or set teacher to null"
             )
         return self
 

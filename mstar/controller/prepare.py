@@ -18,7 +18,7 @@ from mstar.tasks import Ref
 def prepare(store: Store, spec: RunSpec, inputs: Inputs | None = None) -> Run:
     """The run that ``spec`` asks for: new, or the stored one when it is the same.
 
-    ``inputs`` are what ``store_inputs`` gave for the same data and model, where many runs share them.
+    ``inputs`` are what ``store_inputs`` gave for the same data and models, where many runs share them.
     Raises ``ConflictError`` when the name belongs to a run of another spec or other inputs, naming what differs;
     ``DataError`` and ``ModelError`` for unusable inputs, before anything is written.
     """
@@ -54,11 +54,17 @@ def check_model_folder(folder: Path) -> None:
 
 
 def check_inputs(spec: RunSpec) -> dict[str, int]:
-    """Look at the data and the model that a spec names, and write nothing; queries by split."""
-    check_model_folder(Path(spec.model))
+    """Look at the data and the models that a spec names, and write nothing; queries by split."""
+    _check_models(spec)
     counts = check_splits(_splits(spec))
     check_schedule(spec, counts)
     return counts
+
+
+def _check_models(spec: RunSpec) -> None:
+    for model in (spec.model, spec.teacher):
+        if model:
+            check_model_folder(Path(model))
 
 
 def _splits(spec: RunSpec) -> list[Split]:
@@ -70,8 +76,8 @@ def _splits(spec: RunSpec) -> list[Split]:
 
 
 def store_inputs(store: Store, spec: RunSpec) -> Inputs:
-    """Check the data and the model that a spec names, every row, and store them. Raises as ``prepare``."""
-    check_model_folder(Path(spec.model))
+    """Check the data and the models that a spec names, every row, and store them. Raises as ``prepare``."""
+    _check_models(spec)
     splits = _splits(spec)
     counts = check_splits(splits)
     check_schedule(spec, counts)
@@ -85,6 +91,7 @@ def store_inputs(store: Store, spec: RunSpec) -> Inputs:
         queries=counts,
         model=Ref.of(model),
         unlabeled=_committed(store, unlabeled, counts) if unlabeled else None,
+        teacher=Ref.of(commit_model(store, Path(spec.teacher))) if spec.teacher else None,
     )
 
 
@@ -98,13 +105,17 @@ def _committed(store: Store, splits: Sequence[Split], counts: Mapping[str, int])
 def _check_same(stored: Run, wanted: Run) -> None:
     changes = spec_differences(stored.spec, wanted.spec)
     # Paths may move; what they hold may not.
-    changes = [change for change in changes if not change.startswith(("data.path:", "model:"))]
+    both_taught = stored.spec.teacher is not None and wanted.spec.teacher is not None
+    paths = ("data.path:", "model:", *(["teacher:"] if both_taught else []))
+    changes = [change for change in changes if not change.startswith(paths)]
     if stored.inputs.data != wanted.inputs.data:
         changes.append("data.path: the files hold other data than when the run began")
     if stored.inputs.unlabeled != wanted.inputs.unlabeled:
         changes.append("data.path: the unlabeled files hold other data than when the run began")
     if stored.inputs.model != wanted.inputs.model:
         changes.append("model: the folder holds another model than when the run began")
+    if both_taught and stored.inputs.teacher != wanted.inputs.teacher:
+        changes.append("teacher: the folder holds another model than when the run began")
     if changes:
         raise ConflictError(
             f"run {stored.name!r} already exists with a different spec; these keys differ (stored -> now):\n  "

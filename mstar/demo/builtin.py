@@ -32,7 +32,8 @@ def silent(what: str, step: int, total: int) -> None:
 
 def is_builtin(spec: RunSpec) -> bool:
     """Whether the spec names anything built-in."""
-    return spec.data.path.startswith(SCHEME) or spec.model.startswith(SCHEME)
+    named = (spec.data.path, spec.model, spec.teacher or "")
+    return any(name.startswith(SCHEME) for name in named)
 
 
 def resolve_inputs(spec: RunSpec, progress: Progress = silent) -> RunSpec:
@@ -41,12 +42,14 @@ def resolve_inputs(spec: RunSpec, progress: Progress = silent) -> RunSpec:
     Raises ``SpecError`` for a name that there is not, ``MissingDependency`` where the demo's packages are not
     installed, ``StorageError`` where the cache folder cannot be written.
     """
-    data, model = spec.data, spec.model
+    data = spec.data
     if data.path.startswith(SCHEME):
         data = data.model_copy(update={"path": str(_data(data.path))})
-    if model.startswith(SCHEME):
-        model = str(_model(model, progress))
-    return spec.model_copy(update={"data": data, "model": model})
+    models = {"model": spec.model, "teacher": spec.teacher}
+    for key, name in models.items():
+        if name and name.startswith(SCHEME):
+            models[key] = str(_model(key, name, progress))
+    return spec.model_copy(update={"data": data} | models)
 
 
 def cache_folder() -> Path:
@@ -66,8 +69,8 @@ def _data(name: str) -> Path:
     return _kept(f"digits-{VERSION}", make)
 
 
-def _model(name: str, progress: Progress) -> Path:
-    seed, size = _variant(name)
+def _model(key: str, name: str, progress: Progress) -> Path:
+    seed, size = _variant(key, name)
     if (seed, size) == (0, "base"):
         return base_folder()
 
@@ -83,7 +86,7 @@ def _model(name: str, progress: Progress) -> Path:
     return _kept(f"{size}-seed{seed}-{VERSION}", make)
 
 
-def _variant(name: str) -> tuple[int, str]:
+def _variant(key: str, name: str) -> tuple[int, str]:
     """Seed and size of ``demo:base?seed=1&size=small``."""
     known = f"{SCHEME}{MODEL}, or {SCHEME}{MODEL}?seed=1&size=small (sizes: {', '.join(SIZES)})"
     path, _, query = name.removeprefix(SCHEME).partition("?")
@@ -93,7 +96,7 @@ def _variant(name: str) -> tuple[int, str]:
     except ValueError:
         given, seed, size = {"?": ""}, 0, ""
     if path != MODEL or given or size not in SIZES or seed < 0:
-        raise SpecError(f"model is {name!r}, but the built-in models are {known}")
+        raise SpecError(f"{key} is {name!r}, but the built-in models are {known}")
     return seed, size
 
 

@@ -91,6 +91,14 @@ class Family(Protocol):
     def tokenize(self, text: str) -> tuple[int, ...]:
         """The tokens of a response's text, without any special ones around it."""
 
+    def retokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that another model wrote: as ``tokenize``, without what this one could not have drawn.
+
+        Spelt-out placeholders and end tokens, and characters that the tokenizer does not know, are left out. One text
+        has one result; of what this model wrote itself it is the tokens that were drawn if it drew them as its
+        tokenizer cuts them, and else other tokens of the same text.
+        """
+
     def decode(self, tokens: Sequence[int], *, prefix: Sequence[int] = ()) -> str:
         """The text that ``tokens`` add after ``prefix``, without special tokens."""
 

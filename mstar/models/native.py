@@ -134,6 +134,11 @@ class NativeFamily(ABC):
         """The tokens of a response's text, without any special ones around it."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def retokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that another model wrote, without banned and end tokens."""
+        never = {*self.banned, *self.eos}
+        return tuple(token for token in self.tokenize(text) if token not in never)
+
     def decode(self, tokens: Sequence[int], *, prefix: Sequence[int] = ()) -> str:
         """The text that ``tokens`` add after ``prefix``, without special tokens."""
         if not prefix:

@@ -124,6 +124,7 @@ class Plan(Phases):
                 step_separator=self.spec.prompts.step_separator,
                 action=select,
                 labels="vote" if votes else None,
+                retokenize=self.foreign(asked),
                 seed=self.seed(name),
             ),
         )

@@ -45,6 +45,18 @@ class Tasks:
         fresh = self.spec.fresh
         return Step(name=name, task=task.model_copy(update={"salt": fresh}) if fresh else task)
 
+    @property
+    def writer(self) -> Ref:
+        """The base model whose warm-up data and PRM the run learns from: the teacher's, or its own."""
+        if self.spec.teacher is None:
+            return self.inputs.model
+        assert self.inputs.teacher
+        return self.inputs.teacher
+
+    def foreign(self, prm: Ref | None) -> bool:
+        """Whether a PRM that is asked about the policy's responses is another model's."""
+        return prm is not None and self.spec.teacher is not None
+
     def available(self, split: str, wanted: int | None) -> int:
         return min(self.inputs.queries[split], wanted or self.inputs.queries[split])
 
@@ -116,6 +128,7 @@ class Tasks:
                 answers=self.spec.answers,
                 step_separator=self.spec.prompts.step_separator,
                 action=action,
+                retokenize=self.foreign(prm),
                 seed=self.seed(name),
             ),
         )
@@ -131,7 +144,10 @@ class Tasks:
         optimizer: Ref | None = None,
         objective: str = "policy",
         also: OtherExamples | None = None,
+        retokenize: bool = False,
+        seed: int | None = None,
     ) -> Part:
+        """``retokenize`` when another model wrote the examples; ``seed`` None is the one that the name gives."""
         done = yield self.step(
             name,
             TrainTask(
@@ -144,7 +160,8 @@ class Tasks:
                 prompt=self.query,
                 step_separator=self.spec.prompts.step_separator,
                 optimization=optimization,
-                seed=self.seed(name),
+                retokenize=retokenize,
+                seed=self.seed(name) if seed is None else seed,
             ),
         )
         return done.ref
@@ -202,5 +219,7 @@ class Tasks:
             max_new_tokens=self.spec.evolve.rollout.max_new_tokens,
             pass_at=evaluation.pass_at,
             verify=verify,
+            # Verified it is on responses of the policy that it came from.
+            retokenize=self.foreign(prm) and not verify,
             seed=self.seed(name),
         )

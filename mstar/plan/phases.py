@@ -23,9 +23,10 @@ class Phases(Tasks):
     """Each yields its steps and returns what later phases need."""
 
     def warm_up(self, warm: WarmUp) -> Generator[Step, Done, tuple[Ref, Ref]]:
+        """The policy that evolving starts from, and what it learned from: its own rationales, or its teacher's."""
         responses = yield from self.generate(
             "warm-up/generate",
-            self.inputs.model,
+            self.writer,
             self.first_queries(warm.queries),
             warm.rollout,
             prompt=self.hinted,
@@ -39,9 +40,22 @@ class Phases(Tasks):
         )
         examples = yield from self.score("warm-up/score", responses, keep, None)
         policy = yield from self.train(
-            "warm-up/train", self.inputs.model, examples, warm.optimization
+            "warm-up/train",
+            self.inputs.model,
+            examples,
+            warm.optimization,
+            retokenize=self.spec.teacher is not None,
         )
         return policy, examples
+
+    def teacher(self, warm: WarmUp, examples: Ref) -> Part:
+        """The policy that the teacher's own warm-up ends with: the same task, so a run of the teacher's shares it."""
+        seed = self.seed("warm-up/train")
+        return (
+            yield from self.train(
+                "teacher/train", self.writer, examples, warm.optimization, seed=seed
+            )
+        )
 
     def prm(
         self, prm: Prm, start: Ref, warm_examples: Ref | None

@@ -12,7 +12,7 @@ from mstar.tasks import Ref, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run starts from: the data set and its number of queries by split, and the base model.
+    """What a run starts from: the data set and its number of queries by split, the base model, and its teacher's base.
 
     Unlabeled queries are a data set of their own, so that runs with and without them share every other step.
     """
@@ -21,11 +21,13 @@ class Inputs:
     queries: Mapping[str, int]
     model: Ref
     unlabeled: Ref | None = None
+    teacher: Ref | None = None
 
     @property
     def refs(self) -> tuple[Ref, ...]:
         """All artifacts."""
-        return (self.data, self.model, *([self.unlabeled] if self.unlabeled else []))
+        maybe = (self.unlabeled, self.teacher)
+        return (self.data, self.model, *(ref for ref in maybe if ref))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,6 +176,8 @@ def describe(spec: RunSpec) -> str:
         if exploration.tune_on == "pass_at_k":
             temperature += " by Pass@K"
     words = [evolve.how.title, rule, temperature]
+    if spec.teacher:
+        words.append("warm-up data and PRM of a larger model")
     if evolve.unlabeled:
         labels = {"vote": "labeled by vote", "oracle": "with their true answers"}
         words.append(

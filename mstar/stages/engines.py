@@ -23,13 +23,15 @@ def open_sampler(model: Path, execution: Execution, *, alone: bool = True) -> Sa
     return TransformersSampler(model, execution)
 
 
-def open_scorer(prm: Path, execution: Execution, separator: str) -> StepScorer:
-    """The step scorer over a PRM folder."""
+def open_scorer(
+    prm: Path, execution: Execution, separator: str, *, retokenize: bool = False
+) -> StepScorer:
+    """The step scorer over a PRM folder; with ``retokenize`` it reads texts that a model of another family wrote."""
     try:
         from mstar.stages.backends.transformers_scorer import TransformersScorer
     except ModuleNotFoundError as error:
         raise missing(error) from None
-    return TransformersScorer(prm, execution, separator)
+    return TransformersScorer(prm, execution, separator, retokenize=retokenize)
 
 
 def missing(error: ModuleNotFoundError) -> MissingDependency:

@@ -36,7 +36,9 @@ def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter)
         scorer = None
         if task.prm:
             prm = model_folder(context, task.prm)
-            scorer = open_scorer(prm, context.execution, task.step_separator)
+            scorer = open_scorer(
+                prm, context.execution, task.step_separator, retokenize=task.retokenize
+            )
     settings = _settings(task)
     progress = context.track(len(rows) * len(settings), "prompts")
     run = _Run(task, context, sampler, scorer, progress)

@@ -44,7 +44,10 @@ def score_shard(
         scorer = None
         if task.prm:
             scorer = open_scorer(
-                model_folder(context, task.prm), context.execution, task.step_separator
+                model_folder(context, task.prm),
+                context.execution,
+                task.step_separator,
+                retokenize=task.retokenize,
             )
     counts = {"responses": 0, "correct": 0, "answered": 0}
     path = context.scratch / "scored.parquet"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -45,7 +46,7 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
         weights = model_folder(context, task.model)
         state = _trainer_state(task, context)
         examples = list(_examples(task, context, weights))
-        others = list(_scored(context, task.also.score)) if task.also else []
+        others = list(_scored(task, context, task.also.score, weights)) if task.also else []
         if not examples and not others:
             raise DataError(
                 "there is nothing to train on: no response was right (or none passed the selection); "
@@ -175,14 +176,20 @@ def _rows(
     return Rows(task, [*examples, *others], queries, pictures), pictures
 
 
-def _scored(context: Context, score: Ref) -> Iterator[Example]:
+def _scored(task: TrainTask, context: Context, score: Ref, weights: Path) -> Iterator[Example]:
     files = part_files(context, resolve(context.store, score), "examples")
-    return read_tables(files, Example)
+    examples = read_tables(files, Example)
+    if not task.retokenize:
+        return examples
+    from mstar.models.family import load_family
+
+    family = load_family(weights, max_pixels=context.execution.max_pixels)
+    return (replace(example, tokens=family.retokenize(example.text)) for example in examples)
 
 
 def _examples(task: TrainTask, context: Context, weights: Path) -> Iterator[Example]:
     if isinstance(task.examples, ScoredExamples):
-        return _scored(context, task.examples.score)
+        return _scored(task, context, task.examples.score, weights)
     return _answers(task, task.examples, context, weights)
 
 

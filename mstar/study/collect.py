@@ -15,7 +15,7 @@ from mstar.storage.store import Store
 from mstar.study.grid import Cell, described, fingerprint
 from mstar.study.records import Answered, CellRecord, Cost, Point, Sampled, packed
 
-OTHER_PHASES = frozenset({"base", "warm-up", "prm", "final"})
+OTHER_PHASES = frozenset({"base", "warm-up", "teacher", "prm", "final"})
 """Phases that are not the evolving: their training is shared by rows, and is not counted as updates of one."""
 
 
@@ -110,6 +110,7 @@ class _Reader:
             spec=identity,
             data=run.inputs.data.digest,
             model=run.inputs.model.digest,
+            teacher=run.inputs.teacher.digest if run.inputs.teacher else None,
             tests=tests,
             points=points,
             updates=updates,

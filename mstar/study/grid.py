@@ -15,7 +15,7 @@ from mstar.study.spec import Row, Study
 LONGEST = 63
 """Characters of a run's name, at most: it becomes a name in a cluster."""
 
-PATHS = ("data.path", "model")
+PATHS = ("data.path", "model", "teacher")
 """Keys of a run's spec that are paths on one machine."""
 
 
@@ -114,6 +114,8 @@ def described(spec: RunSpec) -> dict[str, Any]:
     """What decides a row's results, seed, base and places of files aside: comparable between machines."""
     fields = spec.model_dump(mode="json", exclude={*HOW, "fresh", "seed", "model"})
     del fields["data"]["path"]
+    # Its place decides nothing, that there is one does.
+    fields["teacher"] = spec.teacher and "teacher"
     return fields
 
 

@@ -59,10 +59,10 @@ class Cost(Kept):
 
 
 class CellRecord(Kept):
-    """A finished cell. ``spec`` is the fingerprint of what decided its results; ``data`` and ``model`` are digests.
+    """A finished cell. ``spec`` is the fingerprint of what decided its results.
 
-    ``tests`` are by phase (base, warm-up, final). ``updates`` and ``queries`` are totals of evolving, ``finished_at``
-    is in epoch seconds.
+    ``data``, ``model`` and ``teacher`` (None without one) are digests. ``tests`` are by phase (base, warm-up, final).
+    ``updates`` and ``queries`` are totals of evolving, ``finished_at`` is in epoch seconds.
     """
 
     run: str
@@ -72,6 +72,7 @@ class CellRecord(Kept):
     spec: str
     data: str
     model: str
+    teacher: str | None = None
     tests: dict[str, Answered]
     points: tuple[Point, ...]
     updates: int

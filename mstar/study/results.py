@@ -26,8 +26,8 @@ FORMAT = 1
 Place = tuple[str, str | None]
 """A row on a base."""
 
-Digests = tuple[str, str]
-"""Of a data set and of a model."""
+Digests = tuple[str, str, str | None]
+"""Of a data set, of a model and of its teacher."""
 
 
 class Aside(Kept):
@@ -97,7 +97,7 @@ def merge(
 ) -> Merged:
     """One record a cell: this store's, else the file's. ``current`` has the fingerprint of each row's spec of today.
 
-    ``inputs`` has the digests of data and model that a row on a base starts from today. Where they are not known, this
+    ``inputs`` has the digests of data and models that a row on a base starts from today. Where they are not known, this
     store's count, else those that the file names first.
     """
     known = dict(kept.specs) | here.specs
@@ -108,7 +108,8 @@ def merge(
     expected_inputs = dict(inputs or {})
     everything = [*here.records, *kept.cells, *(each.cell for each in kept.set_aside)]
     for record in everything:
-        expected, begun = current.get(record.row), (record.data, record.model)
+        expected = current.get(record.row)
+        begun = (record.data, record.model, record.teacher)
         if record.key not in wanted or expected is None:
             why = "the study has no such cell"
         elif readable.get(record.spec) != expected:

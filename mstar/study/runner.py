@@ -72,15 +72,17 @@ class Here:
 
 
 def inputs_of(store: Store, specs: Mapping[str, RunSpec]) -> dict[str, Inputs]:
-    """What each run starts from, by the run's name: checked and stored once for all that share data and model.
+    """What each run starts from, by the run's name: checked and stored once for all that share data and models.
 
     Raises what is wrong with them, naming the first run that has it, before anything is run.
     """
-    known: dict[tuple[str, ...], Inputs] = {}
+    known: dict[tuple[str | None, ...], Inputs] = {}
     found = {}
     for name, spec in specs.items():
         data = spec.data
-        key = (data.path, data.train, data.validation, data.test or "", spec.model)
+        unlabeled = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None
+        splits = (data.train, data.validation, data.test, unlabeled)
+        key = (data.path, *splits, spec.model, spec.teacher)
         if key not in known:
             try:
                 known[key] = store_inputs(store, spec)

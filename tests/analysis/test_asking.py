@@ -36,6 +36,13 @@ def test_policies_are_found_by_name(store):
     assert find_policy(run, history, "final") == steps["iter-02/train"]
 
 
+def test_another_model_s_prm_reads_texts_in_tokens_of_its_own(store):
+    run, history = load_run(store, "mstar"), load_history(store, "mstar")
+    assert not sampling_task(store, run, history, Ask()).retokenize
+    taught = Run(spec=run.spec.model_copy(update={"teacher": "teacher"}), inputs=run.inputs)
+    assert sampling_task(store, taught, history, Ask()).retokenize
+
+
 def test_runs_that_share_policy_and_prm_share_the_samples(store):
     run, history = load_run(store, "mstar"), load_history(store, "mstar")
     renamed = run.spec.model_copy(update={"name": "other", "seed": 7})

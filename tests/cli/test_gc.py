@@ -74,12 +74,14 @@ def test_of_finished_and_unfinished_runs_nothing_goes(store):
 
 
 @pytest.mark.parametrize("referred", [True, False])
-def test_a_run_s_unlabeled_data_stays_as_long_as_the_run(tmp_path, referred):
+@pytest.mark.parametrize("teaches", [True, False])
+def test_what_only_some_runs_start_from_stays_as_long_as_the_run(tmp_path, teaches, referred):
     store = FolderStore(tmp_path / "store")
     file = tmp_path / "unlabeled.parquet"
     file.write_bytes(b"rows")
     data = Ref.of(commit_dataset(store, {file.name: file}))
-    inputs = replace(INPUTS, unlabeled=data) if referred else INPUTS
+    started = replace(INPUTS, teacher=data) if teaches else replace(INPUTS, unlabeled=data)
+    inputs = started if referred else INPUTS
     store.create(keys.spec("small"), run_bytes(Run(spec=small_spec(), inputs=inputs)))
     assert gc(store, "--yes").exit_code == 0
     assert bool(list(store.list(keys.artifact("dataset", data.id)))) is referred

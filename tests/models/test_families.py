@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mstar.demo.specs import base_folder
 from mstar.errors import ModelError
 from mstar.models.family import load_family
 from tests.tiny import draw_image, encode_text
@@ -88,6 +89,26 @@ def test_pieces_join_to_the_text(any_model):
     tokens = family.tokenize("one\ntwo: \\boxed{3}")
     assert tokens == encode_text("one\ntwo: \\boxed{3}")
     assert "".join(family.pieces(tokens)) == family.decode(tokens) == "one\ntwo: \\boxed{3}"
+
+
+def test_a_text_that_another_model_wrote_becomes_tokens_that_this_one_could_have_drawn(any_model):
+    family, _ = load(any_model)
+    text = "one\ntwo: \\boxed{3}"
+    assert family.retokenize(text) == family.tokenize(text)
+    strange = (
+        f"one<|image_pad|>\n<|im_end|>t\N{SNOWMAN}wo: {family.tokenizer.pad_token}\\boxed{{3}}"
+    )
+    assert family.retokenize(strange) == encode_text(text)
+    assert family.retokenize("") == family.retokenize("\N{SNOWMAN}") == ()
+
+
+def test_one_text_drawn_in_different_tokens_is_one_text_to_another_model():
+    family = load_family(base_folder())
+    letters = [family.tokenize(letter) for letter in " = 12"]
+    whole, apart = family.tokenize(" = 12"), tuple(token for (token,) in letters)
+    assert (len(whole), len(apart)) == (1, 5)
+    assert family.decode(apart) == family.decode(whole)
+    assert family.retokenize(family.decode(apart)) == whole
 
 
 def test_text_after_a_prefix_is_what_it_adds(any_model):

@@ -156,3 +156,22 @@ def test_a_fingerprint_is_the_same_where_a_later_version_has_new_keys(tmp_path):
         description | {"evolve": RECIPE["evolve"] | {"iterations": 9}}
     ) != fingerprint(description)
     assert fingerprint(description | {"gone": 1}) is None
+
+
+def test_a_teacher_s_place_decides_nothing_and_whether_there_is_one_does(tmp_path):
+    def of(**changes):
+        recipe = write_recipe(tmp_path, "one", warm_up={}, **changes)
+        study = load(tmp_path, rows=[recipe], baseline="one")
+        return spec_of(study, cells(study)[0])
+
+    one, other, none = of(teacher="here"), of(teacher="there"), of()
+    assert one.teacher == str(tmp_path / "recipes" / "here")
+    assert described(one) == described(other) != described(none)
+    assert fingerprint(described(one)) != fingerprint(described(none))
+    before = {key: value for key, value in described(none).items() if key != "teacher"}
+    assert fingerprint(before) == fingerprint(described(none))
+
+
+def test_a_teacher_in_a_study_s_overrides_is_relative_to_the_study(tmp_path):
+    study = load(tmp_path, set=["teacher=models/large"])
+    assert spec_of(study, cells(study)[0]).teacher == str(tmp_path / "models" / "large")

@@ -1,10 +1,15 @@
 """Cells at work: all of them, some that fail, some that were interrupted."""
 
+from dataclasses import replace
+
 import pytest
 
 from mstar.controller.status import Phase, read_status
+from mstar.storage.folder import FolderStore
 from mstar.study.board import State
 from mstar.study.collect import gather
+from mstar.study.runner import inputs_of
+from tests.runs import INPUTS, small_spec
 from tests.study.making import Stages, World
 
 
@@ -119,3 +124,23 @@ def test_a_run_of_that_name_with_another_spec_is_a_conflict_and_not_mixed_in(tmp
     troubles = other.run()
     assert {trouble.exit_code for trouble in troubles} == {8}
     assert "evolve.iterations: 2 -> 3" in troubles[0].error
+
+
+def test_runs_share_inputs_only_where_they_start_from_the_same(monkeypatch, tmp_path):
+    stored = []
+
+    def store_inputs(store, spec):
+        stored.append(spec.name)
+        return replace(INPUTS)
+
+    monkeypatch.setattr("mstar.study.runner.store_inputs", store_inputs)
+    specs = {
+        "plain": small_spec(name="plain"),
+        "again": small_spec(name="again", evolve={"iterations": 3}),
+        "taught": small_spec(name="taught", teacher="large"),
+        "mixed": small_spec(name="mixed", evolve={"unlabeled": {"labels": "oracle"}}),
+        "tested": small_spec(name="tested", data={"test": None}),
+    }
+    found = inputs_of(FolderStore(tmp_path), specs)
+    assert stored == ["plain", "taught", "mixed", "tested"]
+    assert found["plain"] is found["again"]

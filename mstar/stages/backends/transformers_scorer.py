@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,12 +25,23 @@ WINDOW = 8
 
 
 class TransformersScorer:
-    """Scores with the PRM in ``prm_dir``; a step ends at ``step_separator``, and its score is its last token's."""
+    """Scores with the PRM in ``prm_dir``; a step ends at ``step_separator``, and its score is its last token's.
 
-    def __init__(self, prm_dir: Path, execution: Execution, step_separator: str = "\n") -> None:
+    With ``retokenize`` it reads the responses' texts in tokens of its own, and finds the steps in those.
+    """
+
+    def __init__(
+        self,
+        prm_dir: Path,
+        execution: Execution,
+        step_separator: str = "\n",
+        *,
+        retokenize: bool = False,
+    ) -> None:
         set_threads(execution)
         self.execution = execution
         self.separator = step_separator
+        self.retokenize = retokenize
         self.family = load_family(prm_dir, max_pixels=execution.max_pixels)
         self.device = choose_device(execution)
         dtype = choose_dtype(self.device)
@@ -40,11 +52,16 @@ class TransformersScorer:
     ) -> list[Judged]:
         """One ``Judged`` a response, in order; ``prompts[i]`` is the prompt of ``responses[i]``."""
         self.family.check(prompts)
-        pairs = list(zip(prompts, responses, strict=True))
+        pairs = list(zip(prompts, map(self._read, responses), strict=True))
         judged: list[Judged] = []
         for window in batches(pairs, WINDOW * self.execution.scoring_rows):
             judged += self._score_window(window, progress)
         return judged
+
+    def _read(self, response: Response) -> Response:
+        if not self.retokenize:
+            return response
+        return replace(response, tokens=self.family.retokenize(response.text))
 
     def _score_window(
         self, pairs: Sequence[tuple[Prompted, Response]], progress: Progress

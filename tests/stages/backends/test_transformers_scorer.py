@@ -46,10 +46,19 @@ def make_pairs(count):
     return pairs
 
 
-def score(folder, pairs, **execution):
-    scorer = TransformersScorer(folder, Execution(device="cpu", **execution))
+def score(folder, pairs, *, retokenize=False, **execution):
+    how = Execution(device="cpu", **execution)
+    scorer = TransformersScorer(folder, how, retokenize=retokenize)
     prompts, responses = zip(*pairs, strict=True)
     return scorer.score(prompts, responses, lambda count: None)
+
+
+def test_texts_of_another_tokenizer_are_scored_as_if_they_were_its_own(prm):
+    pairs = make_pairs(4)
+    foreign = [(p, replace(r, tokens=tuple(range(900, 900 + len(r.text) // 2)))) for p, r in pairs]
+    own = score(prm, pairs)
+    assert score(prm, pairs, retokenize=True) == own
+    assert score(prm, foreign, retokenize=True) == own
 
 
 def test_scores_are_those_of_one_whole_forward(prm):
