@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from mstar.storage.folder import FolderStore
 from tests.cluster.lab import UID, Lab, committed_once
 
 pytestmark = pytest.mark.slow
+Whole = tuple[Path, list[dict[str, Any]]]
 
 
 def digests(lab: Lab, name: str) -> dict[str, str]:
@@ -30,17 +32,27 @@ def local(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {entry["name"]: entry["ref"]["digest"] for entry in entries}
 
 
-def test_the_whole_recipe_commits_on_the_cluster_what_it_commits_on_one_machine(
-    lab: Lab, local: dict[str, str]
-):
+@pytest.fixture(scope="module")
+def whole(lab: Lab) -> Whole:
+    """The whole recipe, run on the cluster: its spec, and the pods that worked on it."""
     spec = lab.spec("whole", whole=True)
     plan = lab.mstarctl("run", "-f", str(spec), "--server-dry-run")
     assert "accepts each of them" in plan.stdout
     assert lab.names("jobs", "mstar.dev/run=whole") == []
     lab.mstarctl("run", "-f", str(spec), "--wait", seconds=1500)
+    return spec, lab.objects("pods", "mstar.dev/run=whole")
+
+
+def test_the_whole_recipe_commits_on_the_cluster_what_it_commits_on_one_machine(
+    lab: Lab, local: dict[str, str], whole: Whole
+):
     assert digests(lab, "whole") == local
     committed_once(lab, "whole", len(local))
-    pods = lab.objects("pods", "mstar.dev/run=whole")
+
+
+def test_pods_have_a_user_of_no_meaning_and_cannot_write_their_image(lab: Lab, whole: Whole):
+    _, pods = whole
+    assert len(pods) >= len(lab.history("whole"))
     assert all(pod["spec"]["securityContext"]["runAsUser"] == UID for pod in pods)
     assert all(
         container["securityContext"]["readOnlyRootFilesystem"]
@@ -49,19 +61,19 @@ def test_the_whole_recipe_commits_on_the_cluster_what_it_commits_on_one_machine(
     )
 
 
-def test_logs_stay_when_the_pods_are_gone(lab: Lab, local: dict[str, str]):
-    lab.kubectl("delete", "jobs", "-l", "mstar.dev/run=whole", "--wait")
+def test_logs_stay_when_the_pods_are_gone(lab: Lab, whole: Whole):
+    lab.kubectl("delete", "jobs", "-l", "mstar.dev/run=whole", "--wait", "--cascade=foreground")
     lab.nothing_left("whole")
     found = lab.mstarctl("logs", "whole", "iter-01/train", "--store", lab.url)
     assert "committed" in found.stdout
 
 
-def test_a_committed_step_is_never_run_again_after_its_job_is_gone(lab: Lab, local: dict[str, str]):
-    before = lab.manifests()
-    spec = lab.spec("whole", whole=True)
-    lab.mstarctl("run", "-f", str(spec), "--wait")
-    assert lab.manifests() == before
+def test_a_committed_step_is_never_run_again_after_its_job_is_gone(lab: Lab, whole: Whole):
     steps = "mstar.dev/run=whole,app.kubernetes.io/component!=controller"
+    lab.kubectl("delete", "jobs", "-l", steps, "--wait", "--ignore-not-found")
+    before = lab.manifests()
+    lab.mstarctl("run", "-f", str(whole[0]), "--wait")
+    assert lab.manifests() == before
     assert lab.names("jobs", steps) == []
 
 

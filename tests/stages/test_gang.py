@@ -115,7 +115,7 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
         assert len(rank_processes(tmp_path)) == 4  # torchrun and a rank on each machine
         gang[victim].kill()
         ((code, said),) = ended([gang[1 - victim]], NOTICE_SECONDS)
-        assert (code, said.startswith("WorkerLost")) == (WorkerLost.exit_code, True), said
+        assert (code, "\nWorkerLost: " in f"\n{said}") == (WorkerLost.exit_code, True), said
         assert rank_processes(tmp_path) == []
         assert read_manifest(store, "step", task_hash(task)) is None
     gang = machines.start(task, "preempted")
