@@ -19,7 +19,7 @@ demo: ## Evolve a tiny vision-language model on real images, about ten minutes o
 	@$(BIN)/mstarctl demo $(ARGS)
 
 test: setup ## Run the tests (WORKERS=2, ARGS="-k name" and the like)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: setup ## Run what CI runs beside the tests: ruff, formatting, mypy, import contracts, clean files
 	@failed=0; \

@@ -58,3 +58,15 @@ def no_network() -> Any:
     patch.setattr(socket.socket, "connect_ex", checked_connect_ex)
     yield
     patch.undo()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All tests on a real cluster go to one worker, one after the other; any other test goes wherever there is room."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class OneForTheCluster(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+
+    return OneForTheCluster(config, log)

@@ -122,6 +122,8 @@ def run(
 ) -> None:
     """Start a run in the cluster (or here, with --local), or go on with it when it is there already."""
     as_json = output is Output.JSON
+    if local and server_dry_run:
+        raise typer.BadParameter("--server-dry-run asks a cluster; with --local use --dry-run")
     if local:
         from mstarctl import work
 

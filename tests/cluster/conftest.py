@@ -1,6 +1,7 @@
 """What tests on a real cluster share. Without a cluster they are skipped, and say how to start one.
 
-They run on one worker, one after the other: the S3 server that one of them stops is the others', too.
+They run on one worker, one after the other (tests/conftest.py): the S3 server that one of them stops is the others',
+too.
 """
 
 import uuid
@@ -16,7 +17,6 @@ from tests.cluster.running import Cluster
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.cluster)
-    item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session")
