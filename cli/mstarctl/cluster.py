@@ -1,13 +1,12 @@
 """Runs in a cluster: submit, look, cancel. The laptop only talks to the store and to the API; both outlive it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
 import yaml
 
 from mstar.cluster import Cluster, with_defaults
@@ -15,33 +14,37 @@ from mstar.config import RunSpec
 from mstar.controller.loop import request_cancel, withdraw_cancel
 from mstar.controller.place import Settled, settle, settled
 from mstar.controller.prepare import check_inputs, prepare
-from mstar.controller.status import Overview, Phase, Status, overview, write_status
+from mstar.controller.status import (
+    ENDED,
+    Phase,
+    Status,
+    overview,
+    read_status,
+    write_status,
+)
 from mstar.errors import (
     Cancelled,
     ClusterError,
     ClusterUnreachable,
     MstarError,
     SpecError,
-    WorkerLost,
 )
-from mstar.executors.base import Observation, State
+from mstar.executors.base import State
 from mstar.executors.k8s.api import AlreadyThere, Api, connect
 from mstar.executors.k8s.diagnose import diagnose
 from mstar.executors.k8s.names import INDEX, JOB, STEP, Place, controller_name, selector
 from mstar.executors.k8s.render import CONTAINER, Scene, controller_job
-from mstar.history import Entry, Run, load_history, load_run
+from mstar.history import Run, load_run
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
 from mstarctl import objects, show
+from mstarctl.following import follow
 from mstarctl.inputs import read_spec
 
 DEFAULTS = "mstar-defaults"
 GONE_SECONDS = 300.0
-BLIND_SECONDS = 300.0
-"""How long who follows a run bears with a store or a cluster that does not answer."""
-
-STOPPED_SECONDS = 60.0
-"""How long a run may be seen with nobody working on it before who follows it gives up: longer than a lease lasts."""
+LEAVING_SECONDS = 60.0
+"""How long a controller that has written its run's end may take until its pod is gone."""
 
 POLL_SECONDS = 1.0
 LOG_BYTES = 1_000_000
@@ -123,7 +126,7 @@ def begin(api: Api, store: Store, run: Run, cluster: Cluster) -> tuple[str, bool
     """The name of the controller's Job, and whether it was made now: not when one is at work already."""
     place = Place(run=run.name, store=store.url)
     name = controller_name(place)
-    found = api.get("Job", name)
+    found = _controller(api, store, run.name, name)
     if found and _at_work(found):
         return name, False
     withdraw_cancel(store, run.name)
@@ -203,80 +206,6 @@ def note_offline(store: Store, spec: RunSpec, defaults: Mapping[str, Any]) -> No
     namespace = cluster.namespace or (before.namespace if before else "")
     job = controller_name(Place(run=spec.name, store=store.url))
     settle(store, spec.name, Settled(namespace=namespace, job=job, cluster=cluster))
-
-
-def follow(store: Store, name: str, api: Api | None, *, as_json: bool) -> None:
-    """Print each finished step, and what the run waits for, until it ends; raise what it ended with."""
-    steps = show.Followed(as_json=as_json)
-    answered = worked = time.monotonic()
-    entries: list[Entry] = []
-    while True:
-        now = time.monotonic()
-        try:
-            found = explained(store, name, api, entries)
-            entries = load_history(store, name, entries)
-            steps.update(found, entries)
-            answered = now
-        except MstarError as error:
-            # The run does not need us: what we cannot see for a while may go on all the same.
-            if not error.retriable or now - answered > BLIND_SECONDS:
-                raise
-            time.sleep(POLL_SECONDS)
-            continue
-        status = found.status
-        if status.phase is Phase.FINISHED:
-            show.overview(found, as_json=as_json)
-            return
-        if status.phase in {Phase.FAILED, Phase.CANCELLED}:
-            raise typer.Exit(steps.failed(status))
-        if status.phase is not Phase.STOPPED:
-            worked = now
-        elif now - worked > STOPPED_SECONDS:
-            raise typer.Exit(steps.failed(replace(status, exit_code=WorkerLost.exit_code)))
-        time.sleep(POLL_SECONDS)
-
-
-def explained(store: Store, name: str, api: Api | None, known: Sequence[Entry] = ()) -> Overview:
-    """A run's overview; where no controller works on it, with what its Job in the cluster says of that."""
-    found = overview(store, name, time.time(), known)
-    where = settled(store, name)
-    if found.controller != "none" or api is None or where is None:
-        return found
-    if found.status.phase in {Phase.FINISHED, Phase.FAILED, Phase.CANCELLED}:
-        return found
-    try:
-        seen = look_at(api, where.job)
-    except MstarError as error:
-        why = f"{found.status.why} (what the cluster knows of it cannot be asked: {error})"
-        return show.with_status(found, replace(found.status, why=why))
-    if seen is None:
-        return found
-    if seen.state is State.FAILED:
-        status = replace(
-            found.status,
-            phase=Phase.FAILED,
-            why=f"its controller failed: {seen.message}",
-            exit_code=seen.exit_code,
-        )
-    elif seen.state is State.SUCCEEDED:
-        return found
-    else:
-        why = seen.waiting or seen.message or "it is starting"
-        status = replace(found.status, phase=Phase.WAITING, why=f"controller: {why}")
-    return show.with_status(found, status)
-
-
-def look_at(api: Api, job: str) -> Observation | None:
-    """What the cluster says of a Job; None when it has none."""
-    found = api.get("Job", job)
-    if found is None:
-        return None
-    pods = api.list("Pod", f"{JOB}={job}").items
-    events: list[dict[str, Any]] = []
-    for subject in [job, *(pod["metadata"]["name"] for pod in pods)]:
-        if api.allowed("list", "events"):
-            events += api.list("Event", fields=f"involvedObject.name={subject}").items
-    return diagnose(found, pods, events)
 
 
 def reachable(store: Store, name: str, target: Target) -> Api | None:
@@ -361,6 +290,19 @@ def live_logs(store: Store, name: str, step: str, api: Api) -> list[tuple[str, s
         if meta.get("annotations", {}).get(STEP) == step:
             found.append((meta["name"], api.log(meta["name"], CONTAINER, limit=LOG_BYTES)))
     return found
+
+
+def _controller(api: Api, store: Store, run: str, name: str) -> dict[str, Any] | None:
+    """The Job of a run's controller. One that has written how the run ended is on its way out, and waited for."""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while True:
+        found = api.get("Job", name)
+        if not found or not _at_work(found) or time.monotonic() > deadline:
+            return found
+        status = read_status(store, run)
+        if status is None or status.phase not in ENDED:
+            return found
+        time.sleep(POLL_SECONDS)
 
 
 def _at_work(job: dict[str, Any]) -> bool:

@@ -85,11 +85,11 @@ def resume(
 
 def wait(url: str, name: str, *, context: str | None, namespace: str | None, as_json: bool) -> None:
     """Follow a run to its end."""
-    from mstarctl import cluster
+    from mstarctl.following import follow
 
     store = existing_store(url)
     load_run(store, name)
-    cluster.follow(store, name, _api(store, name, context, namespace), as_json=as_json)
+    follow(store, name, _api(store, name, context, namespace), as_json=as_json)
 
 
 def _check_engines(execution: Execution) -> None:
@@ -181,9 +181,9 @@ def status(
         return
     found = overview(store, name, time.time())
     if found.controller == "none" and (api := _api(store, name, context, namespace)):
-        from mstarctl import cluster
+        from mstarctl.following import explained
 
-        found = cluster.explained(store, name, api)
+        found = explained(store, name, api)
     show.overview(found, as_json=as_json, entries=load_history(store, name))
 
 

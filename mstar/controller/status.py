@@ -27,6 +27,10 @@ class Phase(StrEnum):
     STOPPED = "stopped"
 
 
+ENDED = frozenset({Phase.FINISHED, Phase.FAILED, Phase.CANCELLED})
+"""What a controller writes as its last act."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A run at one moment. ``why`` says in plain words what it waits for or why it ended; ``at`` is epoch seconds.

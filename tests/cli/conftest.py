@@ -7,6 +7,7 @@ import uuid
 import pytest
 import yaml
 from mstarctl import cluster as command
+from mstarctl import following
 from mstarctl.main import main
 
 from mstar.controller import serve
@@ -42,7 +43,8 @@ def cluster(tmp_path, monkeypatch):
     """A namespace with what the chart installs, named by KUBECONFIG; nothing there waits for long."""
     monkeypatch.setattr(watch, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(serve, "PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(command, "POLL_SECONDS", 0.02)
+    for polling in (command, following):
+        monkeypatch.setattr(polling, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(command, "Api", impatient(Api))
     monkeypatch.setenv("MSTAR_METRICS_PORT", "0")
     with fake_api.running() as found:

@@ -4,6 +4,7 @@ import json
 import threading
 
 from mstarctl import cluster as command
+from mstarctl import following
 
 from mstar import errors
 from mstar.controller.status import Phase, read_status
@@ -74,7 +75,7 @@ def test_waiting_bears_with_trouble_that_passes(
     kubelet.work = controlling(until(committing_pods(store), gate))
     mstarctl("run", "-f", spec())
     troubles = iter([errors.StorageError("the bucket does not answer")] * 3)
-    real = command.explained
+    real = following.explained
 
     def explained(*arguments):
         for trouble in troubles:
@@ -82,12 +83,12 @@ def test_waiting_bears_with_trouble_that_passes(
         gate.set()
         return real(*arguments)
 
-    monkeypatch.setattr(command, "explained", explained)
+    monkeypatch.setattr(following, "explained", explained)
     assert mstarctl("wait", "small", "-s", store.url)[0] == 0
 
 
 def test_waiting_for_a_run_that_nobody_works_on_ends(mstarctl, spec, cluster, store, monkeypatch):
-    monkeypatch.setattr(command, "STOPPED_SECONDS", 0.1)
+    monkeypatch.setattr(following, "STOPPED_SECONDS", 0.1)
     mstarctl("run", "-f", spec())
     cluster.remove(cluster.get("Job", job_of(store)))
     code, _, said = mstarctl("wait", "small", "-s", store.url)

@@ -1,6 +1,7 @@
 """Runs in a cluster from a laptop: what is checked before anything is made, and what is made."""
 
 import json
+import threading
 
 import pytest
 import yaml
@@ -31,6 +32,26 @@ def test_a_finished_run_that_is_started_again_ends_at_once(mstarctl, spec, kubel
     assert code == 0
     assert [json.loads(line)["started"] for line in out.splitlines()[:1]] == [True]
     assert len(kubelet.runs) == pods + 1  # the controller looks, and has nothing to do
+
+
+def test_a_run_that_has_ended_is_started_again_once_its_controller_has_left(
+    mstarctl, spec, kubelet
+):
+    working, leave = kubelet.work, threading.Event()
+
+    def lingering(running):
+        ended = working(running)
+        if running.args[0] == "controller":
+            leave.wait(30)
+        return ended
+
+    kubelet.work = lingering
+    assert mstarctl("run", "-f", spec(), "--wait")[0] == 0
+    later = threading.Timer(0.5, leave.set)
+    later.start()
+    code, out, _ = mstarctl("run", "-f", spec(), "--wait", "-o", "json")
+    later.join()
+    assert (code, json.loads(out.splitlines()[0])["started"]) == (0, True)
 
 
 def test_starting_twice_starts_once(mstarctl, spec, cluster, store):
