@@ -12,6 +12,7 @@ from mstar.config import RunSpec
 from mstar.errors import MstarError
 from mstar.executors.local import LocalExecutor
 from mstar.recipe import Inputs
+from mstar.report.document import write_whole
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
 from mstar.study.board import Board
@@ -26,7 +27,6 @@ from mstar.study.results import (
     file_body,
     merge,
     read_results,
-    write_text,
 )
 from mstar.study.runner import Here, Site, inputs_of, plan_cells, run_cells
 from mstar.study.spec import Study, load_study
@@ -160,8 +160,9 @@ def _report(
     merged = merge(here, kept, grid.current, grid.cells, places)
     told = {trouble.cell.run: trouble for trouble in (*here.troubles, *troubles)}
     summary = summarise(grid.study, grid.cells, grid.specs, merged, list(told.values()))
-    write_text(grid.results, as_text(file_body(grid.study.name, merged, summary_body(summary))))
-    write_text(grid.page, render(summary, now=time.time()))
+    results = as_text(file_body(grid.study.name, merged, summary_body(summary)))
+    write_whole(grid.results, results.encode())
+    write_whole(grid.page, render(summary, now=time.time()).encode())
     if as_json:
         files = {"study_json": str(grid.results), "study_html": str(grid.page)}
         typer.echo(json.dumps(summary_body(summary) | files, indent=1))

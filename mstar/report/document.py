@@ -64,7 +64,7 @@ def date(seconds: float) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace ``path`` at once, so that nobody opens half a page."""
+    """Replace ``path`` at once, so that nobody opens half a page and who is killed leaves the file of before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -79,7 +79,7 @@ def write_whole(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise StorageError(
-            f"the report cannot be written to {path}: {error}; name another place with --out"
+            f"{path} cannot be written: {error}; name another place with --out"
         ) from None
 
 

@@ -1,9 +1,6 @@
 """``study.html``: one self-contained file in the style of a run's report, without any script."""
 
-from datetime import UTC, datetime
-from importlib.resources import files
-
-from mstar.report.figures import Section
+from mstar.report.document import date, document
 from mstar.report.markup import Html, el
 from mstar.report.scale import percent, points
 from mstar.study.curves import equal_section, iteration_section, temperature_section
@@ -16,9 +13,6 @@ from mstar.study.tables import (
     missing_section,
     results_section,
 )
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Nothing may be fetched, and no script runs, whatever a name says."""
 
 
 def render(summary: Summary, *, now: float) -> str:
@@ -34,28 +28,7 @@ def render(summary: Summary, *, now: float) -> str:
         adoption_section(summary),
         *([missing] if missing else []),
     ]
-    style = (files("mstar.report") / "page.css").read_text(encoding="utf-8")
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", f"M-STaR study: {summary.study}"),
-        el("style", Html(style)),
-    )
-    body = el(
-        "body",
-        el("a", "Skip to the result", href="#results", class_="skip"),
-        _header(summary, now),
-        el(
-            "nav",
-            el("ul", (el("li", el("a", s.short, href=f"#{s.id}")) for s in sections)),
-            aria_label="Sections",
-        ),
-        el("main", map(_section, sections)),
-    )
-    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+    return document(f"M-STaR study: {summary.study}", _header(summary, now), sections)
 
 
 def headline(summary: Summary) -> str | None:
@@ -77,7 +50,7 @@ def headline(summary: Summary) -> str | None:
 def _header(summary: Summary, now: float) -> Html:
     said = headline(summary)
     total = len(summary.records) + len(summary.missing)
-    written = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    written = date(now)
     facts = {
         "Rows": str(len(summary.rows)),
         "Cells finished": f"{len(summary.records)} of {total}",
@@ -92,15 +65,4 @@ def _header(summary: Summary, now: float) -> Html:
         el("h1", f"Study {summary.study}"),
         el("p", said, class_="lead") if said else None,
         el("dl", items, class_="facts"),
-    )
-
-
-def _section(section: Section) -> Html:
-    name = f"{section.id}-title"
-    return el(
-        "section",
-        el("h2", section.title, id=name),
-        section.body,
-        id=section.id,
-        aria_labelledby=name,
     )

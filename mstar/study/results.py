@@ -5,8 +5,6 @@ today, and its data and base model are those of the others; else it is set aside
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,26 +141,6 @@ def file_body(study: str, merged: Merged, summary: Mapping[str, Any]) -> dict[st
         "cells": [record.model_dump(mode="json") for record in merged.records],
         "set_aside": [each.model_dump(mode="json") for each in merged.aside],
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` at once, so that a sitting that is killed leaves the file of the one before."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(
-            f"the results cannot be written to {path}: {error}; name another folder with --out"
-        ) from None
 
 
 def as_text(body: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mstar.errors import IntegrityError, StorageError
+from mstar.errors import IntegrityError
 from mstar.history import load_history
 from mstar.storage.reading import resolve
 from mstar.study.collect import Found, gather
@@ -16,7 +16,6 @@ from mstar.study.results import (
     file_body,
     merge,
     read_results,
-    write_text,
 )
 from tests.study.making import World
 
@@ -40,7 +39,7 @@ def merged(world, here, kept=None, inputs=None, now=None):
 def saved(world, found):
     """What is read back of what was written."""
     path = world.file.with_name("study.json")
-    write_text(path, as_text(file_body("st", found, {"rows": []})))
+    path.write_text(as_text(file_body("st", found, {"rows": []})))
     return read_results(path, "st")
 
 
@@ -163,9 +162,3 @@ def test_a_file_that_cannot_be_used_is_not_written_over(tmp_path, text, words):
     with pytest.raises(IntegrityError, match=words) as caught:
         read_results(path, "st")
     assert "move it away" in str(caught.value)
-
-
-def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="--out"):
-        write_text(tmp_path / "file" / "study.json", "{}")
