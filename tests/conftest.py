@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from typing import Any
 
 # Before anything imports a numeric library or a cloud client: they read these once. Subprocesses inherit them.
@@ -58,6 +59,24 @@ def no_network() -> Any:
     patch.setattr(socket.socket, "connect_ex", checked_connect_ex)
     yield
     patch.undo()
+
+
+@pytest.fixture
+def mstarctl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Call the console script in this process: its exit code, output and errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        from mstarctl.main import main  # where it is not asked for, it need not be there
+
+        monkeypatch.setattr(sys, "argv", ["mstarctl", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as ending:
+            code = int(ending.code or 0)
+        return (code, *capfd.readouterr())
+
+    return call
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from mstar.analysis.records import Survival, share
 from mstar.core.records import Scored
-from mstar.core.reward import process_reward
+from mstar.core.rules import ranking
+from mstar.core.rules.threshold import ALPHAS, AlphaTable
 
-ALPHAS = tuple(tenths / 10 for tenths in range(10))
 KS = (1, 2, 4)
 AT_LEAST = 2
 """Right responses that a query must have: one alone can only survive or not."""
@@ -19,17 +19,13 @@ class Surviving:
         self.queries = 0
         self._by_alpha = {alpha: _Tally() for alpha in ALPHAS}
         self._by_k = {k: _Tally() for k in KS}
-        self._above = {alpha: {True: 0, False: 0} for alpha in ALPHAS}
-        self._seen = {True: 0, False: 0}
+        self._alphas = AlphaTable()
 
     def add(self, group: Sequence[Scored]) -> None:
         """All responses to one query; those that the PRM has not scored do not count."""
-        judged = [(process_reward(s.step_scores), s.grade.correct) for s in group if s.step_scores]
-        for reward, correct in judged:
-            self._seen[correct] += 1
-            for alpha, above in self._above.items():
-                above[correct] += reward > alpha
-        right = [reward for reward, correct in judged if correct]
+        judged = [scored for scored in group if scored.step_scores]
+        self._alphas.add(judged)
+        right = [ranking(scored) for scored in judged if scored.grade.correct]
         if len(right) < AT_LEAST:
             return
         self.queries += 1
@@ -50,13 +46,8 @@ class Surviving:
 
         Nothing where only one kind has scores.
         """
-        right, wrong = self._seen[True], self._seen[False]
-        if not right or not wrong:
-            return {}
-        return {
-            alpha: (above[True] / right + 1 - above[False] / wrong) / 2
-            for alpha, above in self._above.items()
-        }
+        rows = self._alphas.rows()
+        return {r.alpha: r.balanced_accuracy for r in rows if r.balanced_accuracy is not None}
 
 
 class _Tally:

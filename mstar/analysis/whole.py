@@ -25,6 +25,7 @@ from mstar.analysis.reading import (
 from mstar.analysis.records import Analysis, Judgement, Missing, Source, Verification
 from mstar.analysis.surviving import Surviving
 from mstar.analysis.verifying import Verifying
+from mstar.core.rules.threshold import choose_alpha
 from mstar.core.seeds import derive_seed
 from mstar.errors import MissingDependency
 from mstar.executors.base import Executor
@@ -203,8 +204,7 @@ class _Reader:
             contrasts=preferring.result(derive_seed(self._seed, name)),
             survivals=surviving.result(),
             balanced_accuracy={f"{alpha:g}": value for alpha, value in accuracy.items()},
-            # Of equal ones the lowest: max keeps the first.
-            alpha=max(accuracy, key=accuracy.__getitem__) if accuracy else None,
+            alpha=choose_alpha(accuracy.items()) if accuracy else None,
         )
 
 

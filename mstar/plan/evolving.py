@@ -10,7 +10,7 @@ from mstar.core.schedule import Turn
 from mstar.errors import IntegrityError
 from mstar.plan.phases import Phases
 from mstar.plan.records import Done, Part, Step, Verifier
-from mstar.tasks import OtherExamples, Ref, ScoreTask, Select, Slice
+from mstar.tasks import OtherExamples, Ref, Select, Slice
 
 
 class Plan(Phases):
@@ -111,24 +111,16 @@ class Plan(Phases):
         )
         votes = extra.labels == "vote"
         asked = prm.ref if prm and (votes or find_rule(select.rule).by_prm) else None
-        name = f"{phase}/score-unlabeled"
-        done = yield self.step(
-            name,
-            ScoreTask(
-                data=data,
-                split=extra.split,
-                responses=responses,
-                prm=asked,
-                prompt=self.query,
-                answers=self.spec.answers,
-                step_separator=self.spec.prompts.step_separator,
-                action=select,
-                labels="vote" if votes else None,
-                retokenize=self.foreign(asked),
-                seed=self.seed(name),
-            ),
+        score = yield from self.score(
+            f"{phase}/score-unlabeled",
+            responses,
+            select,
+            asked,
+            labels="vote" if votes else None,
+            data=data,
+            split=extra.split,
         )
-        return OtherExamples(data=data, score=done.ref, split=extra.split)
+        return OtherExamples(data=data, score=score, split=extra.split)
 
 
 def _settled(select: Select, prm: Verifier | None) -> Select:

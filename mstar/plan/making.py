@@ -1,6 +1,7 @@
 """Making tasks: what a step of each stage is asked, given the spec."""
 
 from collections.abc import Generator
+from typing import Literal
 
 from mstar.config import Rollout, RunSpec
 from mstar.core.schedule import Stretch
@@ -115,19 +116,28 @@ class Tasks:
         return done.ref
 
     def score(
-        self, name: str, responses: Ref, action: Select | Pairs | Label, prm: Ref | None
+        self,
+        name: str,
+        responses: Ref,
+        action: Select | Pairs | Label,
+        prm: Ref | None,
+        *,
+        labels: Literal["vote"] | None = None,
+        data: Ref | None = None,
+        split: str | None = None,
     ) -> Part:
         done = yield self.step(
             name,
             ScoreTask(
-                data=self.inputs.data,
-                split=self.spec.data.train,
+                data=data or self.inputs.data,
+                split=split or self.spec.data.train,
                 responses=responses,
                 prm=prm,
                 prompt=self.query,
                 answers=self.spec.answers,
                 step_separator=self.spec.prompts.step_separator,
                 action=action,
+                labels=labels,
                 retokenize=self.foreign(prm),
                 seed=self.seed(name),
             ),

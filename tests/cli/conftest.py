@@ -1,14 +1,12 @@
 """The command in this process, a fake cluster whose pods run, and an S3 server."""
 
 import json
-import sys
 import uuid
 
 import pytest
 import yaml
 from mstarctl import cluster as command
 from mstarctl import following
-from mstarctl.main import main
 
 from mstar.controller import serve
 from mstar.demo.dataset import write_dataset
@@ -20,22 +18,6 @@ from tests import fake_api
 from tests.controller.lives import SHORT
 from tests.executors.making import committing_pods
 from tests.fake_kubelet import Ended, Kubelet, last_word
-
-
-@pytest.fixture
-def mstarctl(monkeypatch, capfd):
-    """Call the console script in this process: its exit code, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mstarctl", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ending:
-            code = int(ending.code or 0)
-        return code, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
-from mstarctl.main import main
 
 from mstar import errors
 from mstar.history import load_history
@@ -23,22 +21,6 @@ def store(tmp_path):
     found = FolderStore(tmp_path / "store")
     advance(found, small_spec())
     return found
-
-
-@pytest.fixture
-def mstarctl(monkeypatch, capfd):
-    """Call the console script in this process: its exit code, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mstarctl", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ending:
-            code = int(ending.code or 0)
-        return code, *capfd.readouterr()
-
-    return call
 
 
 def broken(number):

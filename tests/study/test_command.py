@@ -1,31 +1,13 @@
 """``mstarctl study`` as a person uses it, with stages that make their results up."""
 
 import json
-import sys
 
 import pytest
 from mstarctl import study as command
-from mstarctl.main import main
 
 from mstar.demo.dataset import write_dataset
 from mstar.storage.folder import FolderStore
 from tests.study.making import Stages, read_json, write_study
-
-
-@pytest.fixture
-def mstarctl(monkeypatch, capfd):
-    """Call the console script in this process: its exit code, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mstarctl", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ending:
-            code = int(ending.code or 0)
-        return code, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="session")
