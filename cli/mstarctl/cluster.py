@@ -32,8 +32,8 @@ from mstar.errors import (
 from mstar.executors.base import State
 from mstar.executors.k8s.api import AlreadyThere, Api, connect
 from mstar.executors.k8s.diagnose import diagnose
-from mstar.executors.k8s.names import INDEX, JOB, STEP, Place, controller_name, selector
-from mstar.executors.k8s.render import CONTAINER, Scene, controller_job
+from mstar.executors.k8s.names import CONTAINER, INDEX, JOB, STEP, Place, controller_name, selector
+from mstar.executors.k8s.render import Scene, controller_job
 from mstar.history import Run, load_run
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
@@ -199,9 +199,15 @@ def preflight(api: Api, spec: RunSpec, cluster: Cluster, queries: Mapping[str, i
             raise type(error)(f"{body['kind']} {body['metadata']['name']}: {error}") from None
 
 
-def note_offline(store: Store, spec: RunSpec, defaults: Mapping[str, Any]) -> None:
-    """Note where a run will be started by other means (``kubectl apply``), and with what defaults."""
+def offline(spec: RunSpec, defaults: Mapping[str, Any]) -> Cluster:
+    """The spec's cluster block over ``defaults``; ``SpecError`` where an object of the run could not be made of it."""
     cluster = with_defaults(defaults, own_block(spec), "the spec's cluster block")
+    objects.one_of_each(spec, cluster, check_inputs(spec))
+    return cluster
+
+
+def note_offline(store: Store, spec: RunSpec, cluster: Cluster) -> None:
+    """Note where a run will be started by other means (``kubectl apply``), and with what settings."""
     before = settled(store, spec.name)
     namespace = cluster.namespace or (before.namespace if before else "")
     job = controller_name(Place(run=spec.name, store=store.url))

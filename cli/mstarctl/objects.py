@@ -1,6 +1,7 @@
 """The objects of a run in a cluster, for people to look at before anything is made."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,9 +15,8 @@ from mstar.config import RunSpec
 from mstar.controller.prepare import check_inputs
 from mstar.errors import SpecError
 from mstar.executors.base import Job
-from mstar.executors.k8s.names import Place
+from mstar.executors.k8s.names import CONTAINER, Place
 from mstar.executors.k8s.render import (
-    CONTAINER,
     Owner,
     Scene,
     controller_job,
@@ -41,11 +41,22 @@ def render(file: Path, overrides: list[str], *, defaults: Path | None, only: str
     block = spec.cluster.model_dump(mode="json", exclude_unset=True)
     cluster = with_defaults(read_defaults(defaults), block, "the spec's cluster block")
     queries = check_inputs(spec)
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     for body, note in noted(spec, cluster, queries):
         if only in {"all", "controller" if note == APPLY else "steps"}:
             sys.stdout.write(f"---\n# {note}\n")
-            yaml.dump(body, sys.stdout, Dumper=dumper, sort_keys=False, width=120)
+            yaml.dump(body, sys.stdout, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes what kubectl's YAML would take for a number or for yes or no, though Python's would not (1e3, y)."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    style = '"' if re.match(r"[-+.0-9]|[yYnN]$", value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def check_store(url: str) -> None:

@@ -49,11 +49,14 @@ def upload(file: Path, overrides: list[str], *, defaults: Path | None, as_json: 
 
     base = objects.read_defaults(defaults)
     spec = read_spec(file, overrides, as_json=as_json)
-    store, _ = _prepared(spec, as_json=as_json)
-    if store.url.startswith("s3://"):
+    if spec.store.startswith("s3://"):
         from mstarctl import cluster
 
-        cluster.note_offline(store, spec, base)
+        block = cluster.offline(spec, base)
+        store, _ = _prepared(spec, as_json=as_json)
+        cluster.note_offline(store, spec, block)
+    else:
+        store, _ = _prepared(spec, as_json=as_json)
     text = f"run {spec.name} is stored in {store.url}; nothing was started"
     show.message(text, {"run": spec.name, "store": store.url}, as_json=as_json)
 

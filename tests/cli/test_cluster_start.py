@@ -248,6 +248,28 @@ def test_the_plan_shows_the_stage_s_image_whatever_stands_before_it(mstarctl, sp
     assert "proxy:1" not in mstarctl("run", "-f", file, "--dry-run")[1]
 
 
+@pytest.mark.parametrize("word", ["1e3", "402094e2", "y", "0x1f", "1_000", "007", "null", "yes"])
+def test_rendered_text_is_text_for_every_yaml_parser(mstarctl, spec, word):
+    """kubectl's takes 1e3 for a number and y for true, where Python's does not."""
+    selector = {"generate": {"patch": {"spec": {"nodeSelector": {"pool": word}}}}}
+    out = mstarctl("render", "-f", spec(cluster={"stages": selector}))[1]
+    (line,) = {line.strip() for line in out.splitlines() if "pool:" in line}
+    assert line in {f'pool: "{word}"', f"pool: '{word}'"}
+
+
+@pytest.mark.parametrize("arguments", [["run", "--dry-run"], ["run"], ["render"], ["upload"]])
+def test_a_patch_after_which_the_run_could_not_work_stops_it_before_anything_is_stored(
+    mstarctl, spec, cluster, store, arguments
+):
+    gone = {"spec": {"containers": [{"name": "stage", "$patch": "delete"}]}}
+    file = spec(cluster={"stages": {"train": {"patch": gone}}})
+    code, _, said = mstarctl(*arguments, "-f", file)
+    assert code == errors.SpecError.exit_code
+    assert "cluster.stages.train.patch: it takes away the container stage" in said
+    assert not cluster.find("Job")
+    assert run_names(store) == []
+
+
 def test_rendered_objects_are_yaml_that_says_who_makes_them(mstarctl, spec):
     code, out, _ = mstarctl("render", "-f", spec())
     assert code == 0

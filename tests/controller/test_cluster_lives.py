@@ -62,7 +62,10 @@ def test_a_whole_recipe_runs_with_a_few_calls_a_step(cluster, store):
     assert set(calls) == set(logs)
 
 
-GANG = SHORT | {"cluster": {"stages": {"train": {"nodes": 2}}}, "limits": {"attempts": 1}}
+GANG = SHORT | {
+    "cluster": {"stages": {"train": {"nodes": 2, "execution": {"deepspeed": {}}}}},
+    "limits": {"attempts": 1},
+}
 
 
 def crashing_once(store):

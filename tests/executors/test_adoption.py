@@ -15,7 +15,7 @@ from tests.executors.making import api, committing_pods, job, until
 from tests.fake_cluster import LOSE
 from tests.fake_kubelet import Ended, Kubelet
 
-GANG = Cluster.model_validate({"stages": {"train": {"nodes": 2}}})
+GANG = Cluster.model_validate({"stages": {"train": {"nodes": 2, "execution": {"deepspeed": {}}}}})
 
 
 def test_a_restarted_controller_finds_the_attempt_and_goes_on_with_it(cluster, store, executors):

@@ -16,7 +16,7 @@ from tests.executors.following import ended, sees
 from tests.executors.making import committing_pods, job, until
 from tests.fake_kubelet import Ended, Kubelet, last_word
 
-GANG = Cluster.model_validate({"stages": {"train": {"nodes": 2}}})
+GANG = Cluster.model_validate({"stages": {"train": {"nodes": 2, "execution": {"deepspeed": {}}}}})
 
 
 def test_an_attempt_is_a_job_with_its_request_beside_the_run(cluster, store, executors, kubelet):

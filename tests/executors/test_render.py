@@ -39,7 +39,9 @@ BLOCKS = st.fixed_dictionaries(
     {
         "stages": st.fixed_dictionaries(
             {
-                "train": st.fixed_dictionaries({"nodes": st.integers(1, 64)}),
+                "train": st.fixed_dictionaries(
+                    {"nodes": st.integers(1, 64), "execution": st.just({"deepspeed": {}})}
+                ),
                 "generate": st.fixed_dictionaries(
                     {
                         "resources": st.just({"limits": {"nvidia.com/gpu": "1"}}),

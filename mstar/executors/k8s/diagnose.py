@@ -20,8 +20,7 @@ from mstar.errors import (
     leaves,
 )
 from mstar.executors.base import Observation, State
-from mstar.executors.k8s.names import QUEUE
-from mstar.executors.k8s.render import CONTAINER
+from mstar.executors.k8s.names import CONTAINER, QUEUE
 from mstar.executors.k8s.waits import Waiting, no_pod_waits, pod_waits, suspended
 
 Object = Mapping[str, Any]

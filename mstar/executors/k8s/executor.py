@@ -15,9 +15,18 @@ from mstar.errors import ClusterError, ConflictError, MstarError, NotFound
 from mstar.executors.base import ABSENT, Found, Job, Observation, State
 from mstar.executors.k8s.api import AlreadyThere, Api, Object
 from mstar.executors.k8s.diagnose import diagnose
-from mstar.executors.k8s.names import ATTEMPT, ID, INDEX, JOB, STEP, TASK, Place, selector
-from mstar.executors.k8s.render import (
+from mstar.executors.k8s.names import (
+    ATTEMPT,
     CONTAINER,
+    ID,
+    INDEX,
+    JOB,
+    STEP,
+    TASK,
+    Place,
+    selector,
+)
+from mstar.executors.k8s.render import (
     Owner,
     Scene,
     gang_service,

@@ -9,8 +9,10 @@ from typing import Any
 
 from mstar import errors
 from mstar.cluster import Cluster, Pod, TrainPod, execution_of
+from mstar.errors import SpecError
 from mstar.executors.base import Job
 from mstar.executors.k8s.names import (
+    CONTAINER,
     PRIORITY,
     QUEUE,
     STEP,
@@ -21,11 +23,11 @@ from mstar.executors.k8s.names import (
     labels,
     step_labels,
 )
-from mstar.executors.k8s.patch import Object, strategic_merge
+from mstar.executors.k8s.patch import Object
+from mstar.executors.k8s.patched import patched
 from mstar.storage import keys
 from mstar.tasks import GenerateTask, ScoreTask, Task, task_hash
 
-CONTAINER = "stage"
 METRICS_PORT = 9400
 GANG_PORT = 29_500
 CONTROLLER_RETRIES = 30
@@ -125,9 +127,7 @@ def controller_job(scene: Scene) -> Object:
     spec = _pod_spec(cluster, cluster.controller, container, cluster.controller_service_account)
     spec["automountServiceAccountToken"] = True
     spec["enableServiceLinks"] = False  # a Service called mstar-… would set variables of ours
-    template = strategic_merge(
-        {"metadata": {"labels": marks}, "spec": spec}, cluster.controller.patch
-    )
+    template = {"metadata": {"labels": marks}, "spec": spec}
     queue = _queue(cluster) if cluster.queue and cluster.queue.controller else {}
     return {
         "apiVersion": "batch/v1",
@@ -142,14 +142,20 @@ def controller_job(scene: Scene) -> Object:
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": cluster.ttl_seconds,
             "podFailurePolicy": {"rules": [_ignore_disruptions(), _fail_at_once()]},
-            "template": template,
+            "template": patched(template, cluster.controller.patch, "cluster.controller.patch"),
         },
     }
 
 
 def resolved(job: Job, cluster: Cluster) -> Job:
-    """The job with its stage's own execution laid over the run's."""
-    return replace(job, execution=execution_of(job.execution, cluster.pod(job.task.stage)))
+    """The job with its stage's own execution laid over the run's. ``SpecError`` for a gang without DeepSpeed."""
+    execution = execution_of(job.execution, cluster.pod(job.task.stage))
+    if gang_size(cluster, job.task) and execution.deepspeed is None:
+        raise SpecError(
+            "cluster.stages.train.nodes is more than 1, but no DeepSpeed joins the nodes: set execution.deepspeed, "
+            "for example {processes: 8, zero_stage: 2}, the number of processes on each node"
+        )
+    return replace(job, execution=execution)
 
 
 def gang_size(cluster: Cluster, task: Task) -> int:
@@ -198,7 +204,7 @@ def _step_pod(scene: Scene, job: Job, marks: dict[str, str], gang: int) -> Objec
     if gang:
         spec["subdomain"] = name
     template = {"metadata": {"labels": marks, "annotations": {STEP: job.step}}, "spec": spec}
-    return strategic_merge(template, pod.patch) if pod.patch else template
+    return patched(template, pod.patch, f"cluster.stages.{stage}.patch")
 
 
 def _pod_spec(cluster: Cluster, pod: Pod, container: Object, account: str) -> Object:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mstar.executors.k8s.render import CONTAINER
+from mstar.executors.k8s.names import CONTAINER
 
 Object = Mapping[str, Any]
 
