@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from mstar import __version__
 from mstar.errors import SpecError
+from mstar.mistakes import mistakes
 from mstar.tasks import Execution, Record
 
 Stage = Literal["generate", "score", "train", "evaluate"]
@@ -25,8 +26,38 @@ IMAGES: dict[str, str] = {
 }
 """Which image runs what."""
 
+
+def _matching(pattern: str, longest: int, form: str) -> AfterValidator:
+    """Text that the cluster would take, so that a slip is found on the laptop."""
+    wanted = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if len(text) > longest or not wanted.fullmatch(text):
+            raise ValueError(f"{text!r} should be {form}")
+        return text
+
+    return AfterValidator(check)
+
+
+_INNER = "lower-case letters, digits and '-'{}, beginning and ending with a letter or digit"
 ObjectName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)
+    str,
+    _matching(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", 253, "1 to 253 " + _INNER.format(" or '.'")),
+]
+Namespace = Annotated[
+    str, _matching(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", 63, "1 to 63 " + _INNER.format(""))
+]
+_PLACE = r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*"
+Registry = Annotated[
+    str, _matching(_PLACE, 255, "a registry, for example registry.example:5000/ml")
+]
+Image = Annotated[
+    str,
+    _matching(
+        _PLACE + r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+        512,
+        "an image, for example registry.example/trainer:1.2",
+    ),
 ]
 _QUANTITY = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+|m|k|[KMGTPE]i?)?")
 
@@ -69,7 +100,7 @@ class Pod(Record):
     ``execution`` overrides keys of the spec's own ``execution`` for this stage.
     """
 
-    image: str | None = None
+    image: Image | None = None
     resources: Resources = Resources()
     shm: str = "1Gi"
     scratch: str = "20Gi"
@@ -114,7 +145,7 @@ class Stages(Record):
 class Images(Record):
     """Where images come from: ``<registry>/mstar-<image>:<tag>``."""
 
-    registry: str = Field("localhost", min_length=1)
+    registry: Registry = "localhost"
     tag: str = Field(__version__, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     pull_secrets: tuple[ObjectName, ...] = ()
@@ -146,7 +177,7 @@ class Cluster(Record):
     that cannot be made.
     """
 
-    namespace: ObjectName | None = None
+    namespace: Namespace | None = None
     images: Images = Images()
     service_account: ObjectName = "mstar-stage"
     controller_service_account: ObjectName = "mstar-controller"
@@ -164,7 +195,10 @@ class Cluster(Record):
     @model_validator(mode="after")
     def _executions_are_possible(self) -> Self:
         for stage in STAGES:
-            execution_of(Execution(), self.pod(stage))
+            try:
+                execution_of(Execution(), self.pod(stage))
+            except ValueError as error:
+                raise ValueError(f"stages.{stage}.{error}") from None
         return self
 
     def pod(self, stage: Stage) -> Pod:
@@ -185,9 +219,8 @@ def execution_of(common: Execution, pod: Pod) -> Execution:
     try:
         return Execution.model_validate(common.model_dump() | pod.execution)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "execution"
-        raise ValueError(f"execution.{key}: {first['msg']}") from None
+        lines = mistakes(error, Execution, "all")
+        raise ValueError("; ".join(f"execution.{line.strip()}" for line in lines)) from None
 
 
 def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Cluster:
@@ -195,8 +228,8 @@ def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: s
     try:
         return Cluster.model_validate(_over(defaults, own))
     except ValidationError as error:
-        lines = (f"  cluster.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise SpecError(f"{source} does not fit together:\n" + "\n".join(lines)) from None
+        lines = "\n".join(mistakes(error, Cluster, "cluster"))
+        raise SpecError(f"{source} does not fit together:\n{lines}") from None
 
 
 def _over(base: Any, top: Any) -> Any:

@@ -26,6 +26,7 @@ from mstar.executors.k8s.render import (
     step_job,
 )
 from mstar.recipe import Inputs, planned
+from mstar.storage.open import open_store
 from mstar.tasks import Ref
 from mstarctl.inputs import read_spec
 
@@ -62,13 +63,15 @@ _Dumper.add_representer(str, _text)
 def check_store(url: str) -> None:
     """A cluster's pods cannot read a laptop's folder, and an address is no place for a password."""
     if not url.startswith("s3://"):
+        open_store(url)  # refuses what is no store at all
         raise SpecError(
             f"store is {url}, a folder of this machine, which no pod can read: set store: s3://bucket/prefix, "
             "or run here with --local"
         )
-    if "@" in url or "?" in url:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^@?]*)?", url):
         raise SpecError(
-            "the store is not of the form s3://bucket/prefix (credentials never go there)"
+            "the store is not of the form s3://bucket/prefix, with a bucket's name of lower-case letters, digits, "
+            "'.' and '-' (credentials never go there)"
         )
 
 

@@ -1,16 +1,16 @@
 """From files to specs: ``extends``, overrides, anchored paths, and one message that names every mistake."""
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mstar.config.spec import HOW, RunSpec
 from mstar.errors import SpecError
+from mstar.mistakes import mistakes
 
 
 def parse_spec(raw: object, *, source: str = "the spec") -> RunSpec:
@@ -20,7 +20,9 @@ def parse_spec(raw: object, *, source: str = "the spec") -> RunSpec:
     try:
         return RunSpec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(f"{source} is not valid:\n" + "\n".join(_explain(error, RunSpec))) from None
+        raise SpecError(
+            f"{source} is not valid:\n" + "\n".join(mistakes(error, RunSpec, "spec"))
+        ) from None
 
 
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
@@ -170,41 +172,3 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
     for key, inner in value.items():
         flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-def _explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line a mistake: key, what was expected, what was found."""
-    lines = []
-    for item in error.errors():
-        path = [str(part) for part in item["loc"]]
-        key = ".".join(path) or "spec"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"  {key}: unknown key{_nearest(path, root)}")
-        elif item["type"] == "missing":
-            lines.append(f"  {key}: required, but not there")
-        elif item["type"] == "value_error":
-            lines.append(f"  {key}: {item['ctx']['error']}")
-        else:
-            lines.append(f"  {key}: {item['msg'].lower()}, found {item['input']!r}")
-    return lines
-
-
-def _nearest(path: list[str], root: type[BaseModel]) -> str:
-    """A hint for an unknown key: the nearest valid one, or all of them."""
-    model: type[BaseModel] | None = root
-    for name in path[:-1]:
-        field = model.model_fields.get(name) if model else None
-        model = _model_of(field.annotation) if field else None
-    if model is None:
-        return ""
-    close = difflib.get_close_matches(path[-1], model.model_fields, n=1)
-    return (
-        f"; did you mean {close[0]}?"
-        if close
-        else f"; valid keys are {', '.join(model.model_fields)}"
-    )
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

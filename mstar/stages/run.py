@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 import mstar
 from mstar.errors import SpecError, StorageError
+from mstar.mistakes import mistakes
 from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
 from mstar.stages.generate import generate_shard
@@ -54,8 +55,8 @@ def parse_request(raw: object, source: str) -> Request:
     try:
         return Request.model_validate(raw)
     except ValidationError as error:
-        lines = (f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise SpecError(f"{source} is no task file:\n" + "\n".join(lines)) from None
+        lines = "\n".join(mistakes(error, Request, "file"))
+        raise SpecError(f"{source} is no task file:\n{lines}") from None
 
 
 def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) -> Manifest:

@@ -1,6 +1,5 @@
 """The study file: rows (recipes), bases and seeds, typed; a mistake is one ``SpecError`` that names the key."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from mstar.errors import SpecError
+from mstar.mistakes import mistakes, nearest
 from mstar.tasks import Record
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
@@ -117,7 +117,7 @@ def load_study(path: Path) -> Study:
         raise SpecError(f"{path}: bases: two have the same name, found {', '.join(bases)}")
     if file.baseline is not None and file.baseline not in names:
         raise SpecError(
-            f"{path}: baseline: no row is called {file.baseline!r}{_nearest(file.baseline, names)}"
+            f"{path}: baseline: no row is called {file.baseline!r}{nearest(file.baseline, names, 'there are')}"
         )
     for override in (*file.set, *(each for row in rows for each in row.set)):
         _check_override(override, path, has_bases=bool(bases))
@@ -151,28 +151,8 @@ def _parse(raw: Any, path: Path) -> StudyFile:
     try:
         return StudyFile.model_validate(raw)
     except ValidationError as error:
-        lines = (_explained(item) for item in error.errors())
-        raise SpecError(f"{path} is not a valid study:\n" + "\n".join(lines)) from None
-
-
-def _explained(item: Any) -> str:
-    """One line a mistake: key, what was expected, what was found."""
-    path = [str(part) for part in item["loc"]]
-    key = ".".join(path) or "study"
-    if item["type"] == "extra_forbidden":
-        kinds: dict[str, type[Record]] = {"rows": Row, "bases": Base} if len(path) > 1 else {}
-        known = list(kinds.get(path[0], StudyFile).model_fields)
-        return f"  {key}: unknown key{_nearest(path[-1], known)}"
-    if item["type"] == "missing":
-        return f"  {key}: required, but not there"
-    if item["type"] == "value_error":
-        return f"  {key}: {item['ctx']['error']}"
-    return f"  {key}: {item['msg'].lower()}, found {item['input']!r}"
-
-
-def _nearest(wrong: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+        lines = "\n".join(mistakes(error, StudyFile, "study"))
+        raise SpecError(f"{path} is not a valid study:\n{lines}") from None
 
 
 def _with_name(row: Row, path: Path) -> Row:

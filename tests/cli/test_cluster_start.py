@@ -209,7 +209,12 @@ def test_the_namespace_is_the_option_s_else_the_spec_s_else_the_context_s(mstarc
 
 @pytest.mark.parametrize(
     ("store", "words"),
-    [("runs", "which no pod can read"), ("s3://key:secret@runs/x", "credentials never go there")],
+    [
+        ("runs", "which no pod can read"),
+        ("s3://key:secret@runs/x", "credentials never go there"),
+        ("s3:///x", "with a bucket's name"),
+        ("https://key:secret@host/x", "https:///x is none that is known"),
+    ],
 )
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--dry-run"], ["render"]])
 def test_a_store_that_pods_cannot_use_is_a_mistake_and_no_password_is_repeated(
