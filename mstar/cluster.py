@@ -224,9 +224,13 @@ def execution_of(common: Execution, pod: Pod) -> Execution:
 
 
 def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Cluster:
-    """A block over an installation's defaults: mappings merge, all else is replaced. ``SpecError`` if invalid."""
+    """A block over an installation's defaults, and those over ours: mappings merge, all else is replaced.
+
+    Raises ``SpecError`` when the outcome is not valid.
+    """
+    ours = {"controller": _controller_pod().model_dump(exclude_unset=True)}
     try:
-        return Cluster.model_validate(_over(defaults, own))
+        return Cluster.model_validate(_over(_over(ours, defaults), own))
     except ValidationError as error:
         lines = "\n".join(mistakes(error, Cluster, "cluster"))
         raise SpecError(f"{source} does not fit together:\n{lines}") from None

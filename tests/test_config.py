@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mstar.cluster import with_defaults
 from mstar.config import apply_override, load_spec, parse_spec, spec_differences
 from mstar.errors import SpecError
 from tests.runs import small_spec
@@ -315,3 +316,20 @@ def test_differences_name_each_key_with_both_values():
 def test_a_spec_survives_its_own_json():
     spec = small_spec(evolve={"interval": "50%"}, execution={"deepspeed": {"processes": 2}})
     assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+def test_a_group_that_is_given_in_part_keeps_what_its_place_sets():
+    rate = {"optimization": {"learning_rate": 1e-5}}
+    spec = parse_spec(LEAST | {"evolve": rate, "prm": rate})
+    assert spec.evolve.optimization.warmup_steps == 1000
+    assert spec.prm
+    assert spec.prm.optimization.freeze == ("vision",)
+    assert spec.prm.optimization.learning_rate == 1e-5
+    none = {"optimization": {"warmup_steps": 0}}
+    assert parse_spec(LEAST | {"evolve": none}).evolve.optimization.warmup_steps == 0
+
+
+def test_a_controller_that_is_described_in_part_keeps_its_small_size():
+    cluster = with_defaults({"controller": {"shm": "7Mi"}}, {"controller": {"scratch": "1Gi"}}, "x")
+    found = cluster.controller
+    assert (found.shm, found.scratch, found.resources.limits["memory"]) == ("7Mi", "1Gi", "512Mi")

@@ -26,28 +26,56 @@ paths.
 
 def render() -> str:
     """The page."""
-    first: dict[type[BaseModel], str] = {}
+    first: dict[type[BaseModel], tuple[str, Values]] = {}
     page = HEAD
-    for name, model in _models("", RunSpec).items():
-        page += _section(name, model, first.get(model))
-        first.setdefault(model, name)
+    for name, (model, defaults) in _models("", RunSpec, None).items():
+        values = _values(model, defaults)
+        page += _section(name, model, values, first.get(model))
+        first.setdefault(model, (name, values))
     return page
 
 
-def _models(prefix: str, model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    found = {prefix: model}
+Values = dict[str, Any]
+"""By key, what stands there when nothing is said."""
+
+Found = dict[str, tuple[type[BaseModel], BaseModel | None]]
+"""By place, a group's type, and what stands there when nothing is said."""
+
+
+def _models(prefix: str, model: type[BaseModel], defaults: BaseModel | None) -> Found:
+    found: Found = {prefix: (model, defaults)}
     for name, field in model.model_fields.items():
         if inner := _model(field.annotation):
-            found |= _models(f"{prefix}.{name}" if prefix else name, inner)
+            value = _values(model, defaults)[name]
+            # A group with a key that must be given is given whole, and its place's own default is gone then.
+            whole = any(each.is_required() for each in inner.model_fields.values())
+            own = value if isinstance(value, BaseModel) and not whole else None
+            found |= _models(f"{prefix}.{name}" if prefix else name, inner, own)
     return found
 
 
-def _section(name: str, model: type[BaseModel], same: str | None) -> str:
+def _values(model: type[BaseModel], defaults: BaseModel | None) -> Values:
+    return {
+        key: getattr(defaults, key) if defaults else field.get_default(call_default_factory=True)
+        for key, field in model.model_fields.items()
+    }
+
+
+def _section(
+    name: str, model: type[BaseModel], values: Values, same: tuple[str, Values] | None
+) -> str:
     if same:
-        return f"\n## `{name}`\n\nThe keys of `{same}`.\n"
+        other, theirs = same
+        own = [
+            f"`{key}` {_shown(value)}"
+            for key, value in values.items()
+            if not isinstance(value, BaseModel) and value != theirs[key]
+        ]
+        apart = f", with other defaults: {', '.join(own)}" if own else ""
+        return f"\n## `{name}`\n\nThe keys of `{other}`{apart}.\n"
     about = " ".join(inspect.cleandoc(model.__doc__ or "").split())
     rows = [
-        f"| `{key}` | {_choices(f) or _type(f.annotation)} | {_default(f)} |"
+        f"| `{key}` | {_choices(f) or _type(f.annotation)} | {_shown(values[key])} |"
         for key, f in model.model_fields.items()
     ]
     title = f"`{name}`" if name else "Top level"
@@ -89,8 +117,7 @@ def _type(annotation: Any) -> str:
     )
 
 
-def _default(field: Any) -> str:
-    value = field.default_factory() if field.default_factory else field.default
+def _shown(value: Any) -> str:
     if value is PydanticUndefined:
         return "required"
     if isinstance(value, BaseModel):

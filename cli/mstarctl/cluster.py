@@ -18,12 +18,12 @@ from mstar.controller.status import (
     ENDED,
     Phase,
     Status,
+    mark_cancelled,
     overview,
     read_status,
     write_status,
 )
 from mstar.errors import (
-    Cancelled,
     ClusterError,
     ClusterUnreachable,
     MstarError,
@@ -238,11 +238,7 @@ def cancel(store: Store, name: str, api: Api, *, as_json: bool) -> None:
         ) from None
     before = overview(store, name, time.time()).status
     if before.phase is not Phase.CANCELLED:
-        why = "the run was cancelled; `mstarctl resume` takes it up again"
-        code = Cancelled.exit_code
-        write_status(
-            store, name, Status(phase=Phase.CANCELLED, step=before.step, why=why, exit_code=code)
-        )
+        mark_cancelled(store, name, before.step)
     text = (
         f"run {name} is cancelled; it has no Job and no pod left in namespace {api.namespace}. "
         f"Go on with: mstarctl resume {name}"

@@ -14,10 +14,12 @@ import yaml
 from mstar.config import RunSpec
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.prepare import prepare
-from mstar.controller.status import Phase, overview
+from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
 from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
 from mstar.executors.local import LocalExecutor
 from mstar.history import Run, load_history, load_run, run_names
+from mstar.mistakes import nearest
+from mstar.recipe import planned_names
 from mstar.storage import keys
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
@@ -163,12 +165,13 @@ def cancel(
         cluster.cancel(store, name, api, as_json=as_json)
         return
     request_cancel(store, name, time.time())
-    waits = (
-        ""
-        if before.controller == "none"
-        else f"; its controller ({before.controller}) stops within seconds"
-    )
-    text = f"run {name} is asked to stop{waits}. Go on with: mstarctl resume {name} --store {url}"
+    if before.controller == "none":
+        if before.status.phase not in ENDED:
+            mark_cancelled(store, name, before.status.step)
+        said = f"run {name} is cancelled; nobody was working on it"
+    else:
+        said = f"run {name} is asked to stop; its controller ({before.controller}) stops within seconds"
+    text = f"{said}. Go on with: mstarctl resume {name} --store {url}"
     show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
 
 
@@ -201,7 +204,9 @@ def logs(
 ) -> None:
     """Stored logs in the order of the steps; of one step when it is named, also while its pods are at work."""
     store = existing_store(url)
-    load_run(store, name)
+    run = load_run(store, name)
+    if step and step not in (names := planned_names(run.spec, run.inputs)):
+        raise NotFound(f"run {name} has no step {step}{nearest(step, names, 'its steps are')}")
     wanted = step.replace("/", "-") if step else None
     found = []
     for key in store.list(f"{keys.run(name)}/logs"):

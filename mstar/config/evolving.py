@@ -1,16 +1,18 @@
 """Self-evolving, axis by axis: method, schedule, selection, unlabeled queries, exploration. None knows another."""
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mstar.config.phases import Rollout
+from mstar.config.phases import Rollout, keeping
 from mstar.core.exploration import temperature_grid
 from mstar.core.rules import find_rule
 from mstar.core.schedule import interval_parts
 from mstar.methods import Method, find_method, methods
 from mstar.tasks import Optimization, Record, Select
+
+OPTIMIZATION = Optimization(warmup_steps=1000)
 
 
 class Exploration(Record):
@@ -65,7 +67,7 @@ class Evolve(Record):
     select: Select = Select(rule="top_k", k=2)
     unlabeled: Unlabeled | None = None
     exploration: Exploration | None = Exploration()
-    optimization: Optimization = Optimization(warmup_steps=1000)
+    optimization: Annotated[Optimization, keeping(OPTIMIZATION)] = OPTIMIZATION
 
     @field_validator("method")
     @classmethod

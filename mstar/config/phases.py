@@ -1,10 +1,24 @@
 """The parts of a spec that surround evolving: data, prompts, sampling, warm-up, PRM, evaluation, limits."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mstar.tasks import Optimization, Record
+
+
+def keeping(default: Record) -> BeforeValidator:
+    """A group that is given in part keeps what its place sets apart from its type, as when it is not given at all."""
+
+    def laid_over(value: object) -> object:
+        own = default.model_dump(exclude_unset=True)
+        return {**own, **value} if isinstance(value, Mapping) else value
+
+    return BeforeValidator(laid_over)
+
+
+PRM_OPTIMIZATION = Optimization(freeze=("vision",))
 
 TEMPLATE_FIELDS = {
     "query": ("question", "options"),
@@ -99,7 +113,7 @@ class Prm(Record):
     completions: int = Field(8, ge=1)
     completion_temperature: float = Field(1.0, gt=0)
     held_out: float = Field(0.1, ge=0, lt=1)
-    optimization: Optimization = Optimization(freeze=("vision",))
+    optimization: Annotated[Optimization, keeping(PRM_OPTIMIZATION)] = PRM_OPTIMIZATION
 
 
 class Evaluation(Record):

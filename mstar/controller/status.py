@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from mstar.errors import NotFound
+from mstar.errors import Cancelled, NotFound
 from mstar.history import Entry, load_history, load_run
 from mstar.recipe import planned_steps
 from mstar.storage import keys
@@ -66,6 +66,13 @@ class Overview:
 def write_status(store: Store, run: str, status: Status) -> None:
     """Replace the run's status record."""
     store.put(keys.status(run), (json.dumps(asdict(status), indent=1) + "\n").encode())
+
+
+def mark_cancelled(store: Store, run: str, step: str) -> None:
+    """Note that a run which no controller works on is cancelled; ``step`` is the one that it was at."""
+    why = "the run was cancelled; `mstarctl resume` takes it up again"
+    code = Cancelled.exit_code
+    write_status(store, run, Status(phase=Phase.CANCELLED, step=step, why=why, exit_code=code))
 
 
 def read_status(store: Store, run: str) -> Status | None:

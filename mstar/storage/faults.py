@@ -23,6 +23,7 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long for this file system. Choose shorter names",
     errno.ENOTDIR: _FILE,
     errno.EEXIST: _FILE,
+    errno.ENOENT: "the folder is not there and cannot be made. Choose another folder",
     errno.EISDIR: "a folder stands where a file is needed. Choose another folder, or move that one away",
 }
 
@@ -38,7 +39,7 @@ def explained(doing: str, where: Path) -> Iterator[None]:
 
 def explain(error: OSError, doing: str, where: Path) -> StorageError | NotFound:
     """The error to raise when ``doing`` something with the file ``where`` failed."""
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and doing != "write":
         return NotFound(f"cannot {doing} {where}: there is no such file")
     otherwise = f"{error.strerror or error}. See that the disk or mount is well, then try again"
     return StorageError(f"cannot {doing} {where}: {_REASONS.get(error.errno or 0, otherwise)}")

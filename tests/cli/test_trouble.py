@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mstar import errors
+from mstar.controller.status import Phase, Status, write_status
 from mstar.history import load_history
 from mstar.storage import keys
 from mstar.storage.folder import FolderStore
@@ -189,3 +190,25 @@ def test_the_shell_can_be_taught_to_complete(mstarctl):
     code, out, _ = mstarctl("--help")
     assert code == 0
     assert "--install-completion" in out
+
+
+def test_a_run_that_nobody_works_on_is_cancelled_at_once_and_a_failed_one_stays_failed(
+    mstarctl, store
+):
+    stored_run(store, small_spec(name="new"))
+    assert "nobody was working on it" in mstarctl("cancel", "new", "-s", store.root)[1]
+    assert "run new: cancelled" in mstarctl("status", "new", "-s", store.root)[1]
+    write_status(store, "new", Status(phase=Phase.FAILED, why="no space", exit_code=7))
+    mstarctl("cancel", "new", "-s", store.root)
+    assert "no space" in mstarctl("status", "new", "-s", store.root)[1]
+
+
+def test_a_step_that_a_run_does_not_have_is_named_with_the_nearest(mstarctl, store):
+    code, _, said = mstarctl("logs", "small", "iter-01/genrate", "-s", store.root)
+    assert code == errors.NotFound.exit_code
+    assert "has no step iter-01/genrate; did you mean iter-01/generate?" in said
+
+
+def test_a_folder_that_cannot_be_made_is_a_fault_of_the_storage():
+    with pytest.raises(errors.StorageError, match="Choose another folder"):
+        FolderStore("/proc/nowhere").put("a", b"x")

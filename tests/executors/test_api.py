@@ -268,7 +268,7 @@ def test_a_context_says_which_cluster_and_which_namespace(config, changes, conte
 
 BROKEN = {
     "empty": ("", "file is empty"),
-    "no YAML": ("a: [", "is no kubeconfig"),
+    "no YAML": ("a: [", "cannot be read as a kubeconfig"),
     "a list": ("[1]", "is no kubeconfig"),
     "a word": ("hello", "is no kubeconfig"),
     "bytes": (b"\xff\xfe\x00", "is no kubeconfig"),
@@ -302,5 +302,5 @@ def test_a_kubeconfig_that_is_missing_or_a_folder_is_named(config):
     with pytest.raises(ClusterError, match=f"there is no kubeconfig at {config}"):
         connect()
     config.mkdir()
-    with pytest.raises(ClusterError, match="is no kubeconfig"):
+    with pytest.raises(ClusterError, match="cannot be read as a kubeconfig"):
         connect()

@@ -295,8 +295,13 @@ def connect(context: str | None = None) -> tuple[Connection, str]:
         namespace: str = loader.current_context["context"].get("namespace") or "default"
     except config.ConfigException as error:
         raise ClusterError(f"no cluster to talk to: {error}. {advice}") from None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, YAMLError) as error:
-        raise ClusterError(f"{file} is no kubeconfig: {error}. {advice}") from None
+    except (OSError, YAMLError) as error:
+        raise ClusterError(f"{file} cannot be read as a kubeconfig: {error}. {advice}") from None
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise ClusterError(
+            f"{file} is no kubeconfig: clusters, users and contexts are not there in the form that kubectl writes. "
+            f"{advice}"
+        ) from None
     return Connection(configuration), namespace
 
 
