@@ -168,6 +168,7 @@ def _report(
         typer.echo(json.dumps(summary_body(summary) | files, indent=1))
         return
     study_view.table(summary)
+    study_view.claims(summary)
     study_view.note(summary, merged)
     typer.echo(f"results  {grid.results}\npage     {grid.page}")
 

@@ -138,6 +138,25 @@ def table(summary: Summary) -> None:
     show.output.print(found)
 
 
+def claims(summary: Summary) -> None:
+    """A line for each claim, where the study makes any."""
+    if not summary.claims:
+        return
+    found = Table(title="What was claimed, and what shows", title_justify="left", pad_edge=False)
+    for column in ("claim", "it says", "points", "interval", "verdict"):
+        found.add_column(column, justify="right" if column in {"points", "interval"} else "left")
+    for judged in summary.claims:
+        difference = judged.measured.difference if judged.measured else None
+        found.add_row(
+            judged.claim.name,
+            judged.claim.says,
+            f"{difference.mean * 100:+.1f}" if difference else "–",
+            _interval(difference, "{:+.1f}"),
+            judged.verdict.value,
+        )
+    show.output.print(found)
+
+
 def note(summary: Summary, merged: Merged) -> None:
     """What is missing and why, what is set aside, and what adoption saved."""
     for trouble in summary.troubles:

@@ -18,7 +18,13 @@ from mstar.config.phases import (
     Rollout,
     WarmUp,
 )
-from mstar.config.reading import apply_override, load_spec, parse_spec, spec_differences
+from mstar.config.reading import (
+    apply_override,
+    load_spec,
+    parse_spec,
+    read_yaml,
+    spec_differences,
+)
 from mstar.config.spec import HOW, NAME, Paper, RunSpec
 
 __all__ = [
@@ -39,5 +45,6 @@ __all__ = [
     "apply_override",
     "load_spec",
     "parse_spec",
+    "read_yaml",
     "spec_differences",
 ]

@@ -71,6 +71,11 @@ def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
     ]
 
 
+def read_yaml(text: str) -> Any:
+    """A YAML text's value. Raises ``yaml.YAMLError``, also for a key that stands twice in one group."""
+    return yaml.load(text, _Loader)  # noqa: S506 - a safe one
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which a key that stands twice is a mistake, not the last one's win."""
 
@@ -105,7 +110,7 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 def _read(path: Path, by: Path | None) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         hint = f"{by} extends it" if by else "pass the path of a YAML file with -f"
         raise SpecError(f"no spec at {path}: {hint}") from None

@@ -95,7 +95,8 @@ def compare_rows(
     results = []
     for plan in plans:
         found = by_row[plan.name]
-        ours, theirs = _pairs(found, base) if plan.name != baseline else ([], [])
+        both = _pairs(found, base) if plan.name != baseline else []
+        ours, theirs = paired_answers(both)
         results.append(
             RowResult(
                 name=plan.name,
@@ -202,15 +203,37 @@ def curve(record: CellRecord, what: str) -> list[tuple[float, float]]:
     ]
 
 
-def _pairs(
-    ours: Sequence[CellRecord], theirs: Sequence[CellRecord]
+def paired_answers(
+    pairs: Sequence[tuple[CellRecord, CellRecord]],
 ) -> tuple[list[list[bool]], list[list[bool]]]:
-    """Answers of the cells that both rows have, in the same order, to the same questions."""
-    by_pair = {record.pair: record for record in theirs}
-    both = [(a, by_pair[a.pair]) for a in ours if a.pair in by_pair]
-    both = [(a, b) for a, b in both if a.final.questions == b.final.questions]
+    """Answers of both cells of each pair, of those pairs that were asked the first one's questions."""
+    both = [(a, b) for a, b in pairs if a.final.questions == b.final.questions]
     both = [pair for pair in both if pair[0].final.questions == both[0][0].final.questions]
     return [a.final.answers() for a, _ in both], [b.final.answers() for _, b in both]
+
+
+def difference_at_equal(
+    pairs: Sequence[tuple[CellRecord, CellRecord]], what: str
+) -> tuple[float, Estimate] | None:
+    """The mean difference of greedy accuracy on validation where both had the same amount of ``what``, and how much.
+
+    None where no pair has two curves.
+    """
+    curves = [(curve(a, what), curve(b, what)) for a, b in pairs]
+    curves = [(a, b) for a, b in curves if len(a) > 1 and len(b) > 1]
+    if not curves:
+        return None
+    at = min(_total(pair) for pair in curves)
+    read = [(interpolate(a, at), interpolate(b, at)) for a, b in curves]
+    known = [a - b for a, b in read if a is not None and b is not None]
+    return (at, mean_estimate(known)) if known else None
+
+
+def _pairs(
+    ours: Sequence[CellRecord], theirs: Sequence[CellRecord]
+) -> list[tuple[CellRecord, CellRecord]]:
+    by_pair = {record.pair: record for record in theirs}
+    return [(record, by_pair[record.pair]) for record in ours if record.pair in by_pair]
 
 
 def _by_base(records: Sequence[CellRecord]) -> dict[str, Result]:
@@ -226,20 +249,21 @@ def _equal(
     by_row: Mapping[str, Sequence[CellRecord]], what: str, baseline: str | None
 ) -> dict[str, Equal]:
     """Rows at the smallest total of all rows that have a curve; a row measured once only is not one of them."""
-    curves = {
-        name: {r.pair: curve(r, what) for r in records if len(curve(r, what)) > 1}
+    measured = {
+        name: [record for record in records if len(curve(record, what)) > 1]
         for name, records in by_row.items()
     }
-    curves = {name: found for name, found in curves.items() if found}
-    totals = {name: _total(found.values()) for name, found in curves.items()}
-    at = min(totals.values(), default=None)
+    measured = {name: records for name, records in measured.items() if records}
+    totals = {
+        name: _total(curve(each, what) for each in records) for name, records in measured.items()
+    }
+    at = min(totals.values(), default=0.0)
     result: dict[str, Equal] = {}
-    for name, found in curves.items():
-        read = [interpolate(points, at) for points in found.values()] if at is not None else []
+    for name, records in measured.items():
+        read = [interpolate(curve(record, what), at) for record in records]
         known = [value for value in read if value is not None]
-        against, difference = None, None
-        if baseline in curves and name != baseline:
-            against, difference = _against(found, curves[baseline])
+        both = _pairs(records, measured.get(baseline or "", ())) if name != baseline else []
+        against, difference = difference_at_equal(both, what) or (None, None)
         result[name] = Equal(
             total=totals[name],
             at=at,
@@ -248,20 +272,6 @@ def _equal(
             difference=difference,
         )
     return result
-
-
-Curves = Mapping[tuple[str | None, int], Sequence[tuple[float, float]]]
-
-
-def _against(ours: Curves, theirs: Curves) -> tuple[float | None, Estimate | None]:
-    """How much both had in every pair, and the mean difference there."""
-    pairs = [pair for pair in ours if pair in theirs]
-    if not pairs:
-        return None, None
-    at = min(_total((ours[pair], theirs[pair])) for pair in pairs)
-    read = [(interpolate(ours[pair], at), interpolate(theirs[pair], at)) for pair in pairs]
-    known = [a - b for a, b in read if a is not None and b is not None]
-    return at, mean_estimate(known) if known else None
 
 
 def _total(curves: Iterable[Sequence[tuple[float, float]]]) -> float:

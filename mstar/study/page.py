@@ -8,6 +8,7 @@ from mstar.study.summary import Summary
 from mstar.study.tables import (
     adoption_section,
     cells_section,
+    claims_section,
     describe_cells,
     difference_section,
     missing_section,
@@ -17,9 +18,10 @@ from mstar.study.tables import (
 
 def render(summary: Summary, *, now: float) -> str:
     """The page as text; ``now`` is epoch seconds."""
-    missing = missing_section(summary)
+    claims, missing = claims_section(summary), missing_section(summary)
     sections = [
         results_section(summary),
+        *([claims] if claims else []),
         difference_section(summary),
         cells_section(summary),
         equal_section(summary),

@@ -3,11 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from mstar.config import read_yaml
 from mstar.errors import SpecError
 from mstar.mistakes import mistakes, nearest
 from mstar.tasks import Record
@@ -46,6 +47,31 @@ class Base(Record):
     _name = field_validator("name")(_named)
 
 
+By = Literal["accuracy", "updates", "queries", "exploration", "exploration lost"]
+
+
+class Claim(Record):
+    """Something the study is to show: that ``row`` has more than the row ``over``, of what ``by`` says.
+
+    ``accuracy``: greedy on the test questions, last policy. ``updates``, ``queries``: greedy on validation at equal
+    amounts of them. ``exploration``: Pass@K − Greedy on validation, last policy; ``exploration lost``: how much of it
+    went since the first policy, where ``over`` may be left out and the claim is that any went.
+    """
+
+    name: str = Field(min_length=1)
+    says: str = Field(min_length=1)
+    row: str
+    over: str | None = None
+    by: By = "accuracy"
+    paper: str = ""
+
+    @model_validator(mode="after")
+    def _is_over_something(self) -> Self:
+        if self.over is None and self.by != "exploration lost":
+            raise ValueError(f"by {self.by} a row has more than another: name that one as over")
+        return self
+
+
 class StudyFile(Record):
     """The file as a person writes it (docs/study.md)."""
 
@@ -55,6 +81,7 @@ class StudyFile(Record):
     bases: tuple[Base, ...] = ()
     baseline: str | None = None
     rows: tuple[Row, ...] = Field(min_length=1)
+    claims: tuple[Claim, ...] = ()
     set: tuple[str, ...] = ()
     parallel: int = Field(2, ge=1)
 
@@ -89,6 +116,7 @@ class Study:
     bases: tuple[Base, ...]
     baseline: str | None
     rows: tuple[Row, ...]
+    claims: tuple[Claim, ...]
     overrides: tuple[str, ...]
     parallel: int
 
@@ -119,6 +147,11 @@ def load_study(path: Path) -> Study:
         raise SpecError(
             f"{path}: baseline: no row is called {file.baseline!r}{nearest(file.baseline, names, 'there are')}"
         )
+    for claim in file.claims:
+        for name in filter(None, (claim.row, claim.over)):
+            if name not in names:
+                hint = nearest(name, names, "there are")
+                raise SpecError(f"{path}: claims: {claim.name}: no row is called {name!r}{hint}")
     for override in (*file.set, *(each for row in rows for each in row.set)):
         _check_override(override, path, has_bases=bool(bases))
     return Study(
@@ -129,6 +162,7 @@ def load_study(path: Path) -> Study:
         bases=file.bases,
         baseline=file.baseline,
         rows=rows,
+        claims=file.claims,
         overrides=file.set,
         parallel=file.parallel,
     )
@@ -136,7 +170,7 @@ def load_study(path: Path) -> Study:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"no study at {path}: pass the path of a YAML file with -f") from None
     except (OSError, UnicodeDecodeError) as error:

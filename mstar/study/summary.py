@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mstar.config import RunSpec
+from mstar.study.claims import Judged, judge, judged_body
 from mstar.study.collect import Trouble
 from mstar.study.compare import (
     Adoption,
@@ -32,6 +33,7 @@ class Summary:
     seeds: tuple[int, ...]
     bases: tuple[str, ...]
     rows: tuple[RowResult, ...]
+    claims: tuple[Judged, ...]
     starts: Mapping[str, Result]
     adoption: Adoption
     records: tuple[CellRecord, ...]
@@ -60,6 +62,7 @@ def summarise(
         seeds=study.seeds,
         bases=tuple(base.name for base in study.bases),
         rows=tuple(compare_rows(plans, merged.records, study.baseline)),
+        claims=judge(study.claims, merged.records),
         starts=starting_points(merged.records),
         adoption=adoption_of(merged.records),
         records=merged.records,
@@ -78,6 +81,7 @@ def summary_body(summary: Summary) -> dict[str, Any]:
         "finished": len(summary.records),
         "of": len(summary.records) + len(summary.missing),
         "rows": [row_body(row) for row in summary.rows],
+        "claims": [judged_body(each) for each in summary.claims],
         "starts": {
             phase: {**(estimate_body(found.accuracy) or {}), "questions": found.questions}
             for phase, found in summary.starts.items()

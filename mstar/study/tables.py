@@ -7,6 +7,7 @@ from mstar.report.charts import range_bar
 from mstar.report.figures import Section, absent, table
 from mstar.report.markup import Child, Html, el, join
 from mstar.report.scale import duration, percent, points, whole
+from mstar.study.claims import LEAST
 from mstar.study.compare import MEASURES, Result, RowResult, accuracy, adoption_of
 from mstar.study.records import CellRecord
 from mstar.study.summary import Summary
@@ -90,6 +91,44 @@ def difference_section(summary: Summary) -> Section:
     )
     body = _explained(caption, title, head, lines, class_="results")
     return Section(id="differences", title=title, short=short, body=body)
+
+
+def claims_section(summary: Summary) -> Section | None:
+    """What the study set out to see, and whether it shows; None when it claims nothing."""
+    if not summary.claims:
+        return None
+    lines: list[list[Child]] = []
+    for judged in summary.claims:
+        claim, found = judged.claim, judged.measured
+        against = f"{claim.row} over {claim.over}" if claim.over else claim.row
+        lines.append(
+            [
+                el("b", claim.name),
+                join(claim.says, " ", el("span", f"({against}, by {claim.by})", class_="note")),
+                claim.paper or "–",
+                points(found.difference.mean) if found else "–",
+                _span(found.difference) if found else "–",
+                el("strong", judged.verdict.value),
+                whole(found.pairs if found else None),
+                whole(found.questions if found else None),
+            ]
+        )
+    head: list[Child] = [
+        "Claim",
+        "It says",
+        "The paper's evidence",
+        "Points",
+        "95 % interval",
+        "Verdict",
+        "Pairs",
+        "Questions",
+    ]
+    caption = (
+        "Each claim is a difference said to be above zero, in percentage points: seen when its whole interval is, not "
+        "seen when its whole interval is below, and else not to be told from these cells."
+    )
+    body = _explained(caption, "Claims", head, lines, class_="results")
+    return Section(id="claims", title="What was claimed, and what shows", short="Claims", body=body)
 
 
 def cells_section(summary: Summary) -> Section:
@@ -280,8 +319,8 @@ def _paper(row: RowResult) -> str:
 
 
 def _verdict(found: Estimate) -> str:
-    if found.low is None or found.high is None:
-        return "cannot be told"
+    if found.n < LEAST or found.low is None or found.high is None:
+        return "cannot be told from one pair"
     if found.low > 0:
         return "better"
     return "worse" if found.high < 0 else "cannot be told apart"

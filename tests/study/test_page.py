@@ -5,10 +5,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mstar.study.claims import judge
 from mstar.study.collect import Trouble
 from mstar.study.compare import RowPlan, adoption_of, compare_rows, starting_points
 from mstar.study.page import headline, render
 from mstar.study.results import Aside
+from mstar.study.spec import Claim
 from mstar.study.summary import Summary, summary_body
 from tests.study.pages import make_cell, make_record, make_records
 
@@ -47,7 +49,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def make_summary(records, *, rows=ROWS, baseline="all", gone=(), troubles=(), aside=()):
+def make_summary(records, *, rows=ROWS, baseline="all", gone=(), troubles=(), aside=(), claims=()):
     plans = [RowPlan(name=name, recipe=f"{name}.yaml", paper=PAPER, of=6) for name in rows]
     return Summary(
         study="everything",
@@ -55,6 +57,7 @@ def make_summary(records, *, rows=ROWS, baseline="all", gone=(), troubles=(), as
         seeds=(0, 1, 2),
         bases=("a", "b"),
         rows=tuple(compare_rows(plans, records, baseline)),
+        claims=judge(claims, records),
         starts=starting_points(records),
         adoption=adoption_of(records),
         records=tuple(records),
@@ -108,6 +111,15 @@ def test_the_page_of_nothing_says_what_is_missing():
 def test_a_study_of_one_cell_has_a_page():
     page = words(checked(render(make_summary([make_record()], baseline=None), now=1.76e9)))
     assert "names no baseline" in page
+
+
+def test_claims_stand_on_the_page_with_their_verdicts():
+    better = Claim(name="(c)", says=f"the PRM helps {NASTY}", row="prm-top-2", over="random-2")
+    page = checked(render(make_summary(make_records(ROWS), claims=[better]), now=0))
+    assert "What was claimed, and what shows" in page
+    assert "(prm-top-2 over random-2, by accuracy)" in page
+    assert ">seen</strong>" in page
+    assert "What was claimed" not in render(make_summary(make_records(ROWS)), now=0)
 
 
 def test_failed_cells_are_named_with_error_and_exit_code():
