@@ -32,7 +32,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A finished step in a run's history. ``adopted``: another run had committed it before. ``seconds``: wall time."""
+    """A finished step in a run's history. ``seconds``: wall time.
+
+    ``adopted``: another run had committed it before; ``saved`` are the seconds that its making took there.
+    """
 
     index: int
     name: str
@@ -40,6 +43,7 @@ class Entry:
     adopted: bool
     seconds: float
     finished_at: float
+    saved: float = 0.0
 
 
 def run_bytes(run: Run) -> bytes:
@@ -128,6 +132,7 @@ def load_history(store: Store, name: str, known: Sequence[Entry] = ()) -> list[E
                 adopted=bool(body["adopted"]),
                 seconds=float(body["seconds"]),
                 finished_at=float(body["finished_at"]),
+                saved=float(body.get("saved", 0.0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{key} is not a history entry ({error})") from None
@@ -148,6 +153,7 @@ def append_entry(store: Store, run: str, entry: Entry) -> None:
         "adopted": entry.adopted,
         "seconds": entry.seconds,
         "finished_at": entry.finished_at,
+        "saved": entry.saved,
     }
     store.create(
         keys.history(run, entry.index, entry.name), (json.dumps(body, indent=1) + "\n").encode()

@@ -25,6 +25,7 @@ from mstar.controller.status import Overview, Phase, Status
 from mstar.executors.base import Observation
 from mstar.history import Entry
 from mstar.recipe import Inputs, Step, planned_names
+from mstar.report.scale import duration
 from mstar.storage.manifest import Manifest
 from mstar.tasks import Ref
 
@@ -247,6 +248,9 @@ def overview(found: Overview, *, as_json: bool, entries: Sequence[Entry] = ()) -
         )
     if status.why:
         typer.echo(f"  why: {status.why}")
+    if adopted := [entry for entry in entries if entry.adopted]:
+        saved = duration(sum(entry.saved for entry in adopted))
+        typer.echo(f"  {len(adopted)} steps were adopted from other runs, which saved {saved}")
     for entry in entries[-5:]:
         took = "adopted" if entry.adopted else f"{entry.seconds:.1f} s"
         typer.echo(f"  {entry.index + 1:>4}  {entry.name:<20} {took}")
@@ -318,5 +322,6 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "digest": entry.ref.digest,
         "adopted": entry.adopted,
         "seconds": entry.seconds,
+        "saved": entry.saved,
         "finished": finished,
     }

@@ -276,6 +276,7 @@ class Controller:
             adopted=adopted,
             seconds=round(self.clock.elapsed() - began, 3),
             finished_at=self.clock.now(),
+            saved=round(sum(manifest.timings.values()), 3) if adopted else 0.0,
         )
         append_entry(self.store, self.run.name, entry)
         if not adopted:

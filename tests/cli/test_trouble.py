@@ -10,6 +10,7 @@ import pytest
 from mstar import errors
 from mstar.controller.status import Phase, Status, write_status
 from mstar.history import load_history
+from mstar.report.scale import duration
 from mstar.storage import keys
 from mstar.storage.folder import FolderStore
 from tests.controller.test_controller import advance
@@ -130,6 +131,14 @@ def test_status_lists_each_finished_step_for_programs(mstarctl, store):
     steps = json.loads(out)["steps"]
     assert [step["index"] for step in steps] == list(range(len(steps)))
     assert {"name", "id", "digest", "adopted", "seconds", "finished"} <= steps[0].keys()
+
+
+def test_status_says_what_was_adopted_and_what_that_saved(mstarctl, store):
+    assert "adopted" not in mstarctl("status", "small", "-s", store.url)[1]
+    advance(store, small_spec(name="again"))
+    steps = len(load_history(store, "again"))
+    said = f"{steps} steps were adopted from other runs, which saved {duration(2 * steps)}"
+    assert said in mstarctl("status", "again", "-s", store.url)[1]
 
 
 def test_the_store_may_come_from_the_environment(mstarctl, store, monkeypatch):

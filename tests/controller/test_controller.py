@@ -174,6 +174,8 @@ def test_a_second_run_adopts_what_the_first_committed(store):
     executor, _ = advance(store, small_spec(name="again"))
     assert executor.submitted == []
     assert all(entry.adopted for entry in load_history(store, "again"))
+    assert {entry.saved for entry in load_history(store, "again")} == {2.0}
+    assert {entry.saved for entry in load_history(store, "small")} == {0.0}
     assert history(store, "again") == history(store, "small")
 
 
