@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import analyse, comparing, recipes, stages, upkeep
+from mstarctl import analyse, comparing, data, recipes, stages, upkeep
 from mstarctl.options import (
     ContextOption,
     FreshOption,
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(stages.app, name="stage")
 app.add_typer(analyse.app, name="analyse")
+app.add_typer(data.app, name="data")
 
 
 class Only(StrEnum):

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
@@ -17,6 +19,13 @@ def decode_image(data: bytes, owner: str) -> Image.Image:
         raise DataError(
             f"query {owner}: the image is missing (no bytes); every query needs one image"
         )
+    with opened(data, f"query {owner}") as picture:
+        return picture.convert("RGB")
+
+
+@contextmanager
+def opened(data: bytes, owner: str) -> Iterator[Image.Image]:
+    """The picture as it is stored, of a size that can be decoded. What Pillow says of it inside is a ``DataError``."""
     try:
         with warnings.catch_warnings():
             # Pillow only warns about decompression bombs up to twice its limit; the size check below decides.
@@ -25,24 +34,24 @@ def decode_image(data: bytes, owner: str) -> Image.Image:
                 width, height = picture.size
                 if width * height > MAX_SOURCE_PIXELS:
                     raise DataError(_too_large(owner, width, height))
-                return picture.convert("RGB")
+                yield picture
     except UnidentifiedImageError:
         raise DataError(
-            f"query {owner}: the image is in no known format ({len(data)} bytes, starting {data[:8].hex()}); "
+            f"{owner}: the image is in no known format ({len(data)} bytes, starting {data[:8].hex()}); "
             "expected PNG, JPEG, WebP or another format that Pillow reads"
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"query {owner}: the image is too large; scale it down to {MAX_SOURCE_PIXELS:,} pixels"
+            f"{owner}: the image is too large; scale it down to {MAX_SOURCE_PIXELS:,} pixels"
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"query {owner}: the image is corrupt ({error}); replace it or drop the query"
+            f"{owner}: the image is corrupt ({error}); replace it or drop the query"
         ) from None
 
 
 def _too_large(owner: str, width: int, height: int) -> str:
     return (
-        f"query {owner}: the image is too large: {width} x {height} = {width * height:,} pixels, "
+        f"{owner}: the image is too large: {width} x {height} = {width * height:,} pixels, "
         f"the limit is {MAX_SOURCE_PIXELS:,}; scale it down"
     )

@@ -1,6 +1,6 @@
 """Look at every row before any compute is spent: a bad row costs a message now, or a night later."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mstar.core.answers import unusable_answer
 from mstar.data.images import decode_image
@@ -10,11 +10,14 @@ from mstar.errors import DataError
 SHOWN = 5
 
 
-def check_splits(splits: Iterable[Split]) -> dict[str, int]:
+def check_splits(
+    splits: Iterable[Split], look: Callable[[str, Sample], object] | None = None
+) -> dict[str, int]:
     """Queries by split. Raises ``DataError`` naming the first few problems and how many there are in all.
 
     Looked for: empty question, empty or duplicate id (over all splits, so that test does not leak into training),
-    answer that no check can parse, missing or corrupt image. Memory holds the ids only.
+    answer that no check can parse, missing or corrupt image. Memory holds the ids only. ``look`` is shown every sample
+    with its split's name.
     """
     problems: list[str] = []
     found = 0
@@ -22,12 +25,18 @@ def check_splits(splits: Iterable[Split]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for split in splits:
         counts[split.name] = 0
+        fine = b""
         for sample in split.read():
             counts[split.name] += 1
-            for problem in _problems(sample, split.name, seen):
+            # Questions about one image come one after another, and decoding it costs more than all else here.
+            bad = None if sample.image and sample.image == fine else _bad_image(sample, split.name)
+            fine = b"" if bad else sample.image
+            for problem in (*_problems(sample, split.name, seen), *([bad] if bad else [])):
                 found += 1
                 if found <= SHOWN:
                     problems.append(problem)
+            if look is not None:
+                look(split.name, sample)
         if counts[split.name] == 0:
             raise DataError(f"split {split.name} has no queries")
     if found:
@@ -49,8 +58,12 @@ def _problems(sample: Sample, split: str, seen: dict[str, str]) -> list[str]:
         problems.append(f"{label}: the question is empty")
     if reason := unusable_answer(query.answer, query.options):
         problems.append(f"{label}: {reason}")
-    try:
-        decode_image(sample.image, query.id)
-    except DataError as error:
-        problems.append(f"{split} {error}")
     return problems
+
+
+def _bad_image(sample: Sample, split: str) -> str | None:
+    try:
+        decode_image(sample.image, sample.query.id)
+    except DataError as error:
+        return f"{split} {error}"
+    return None

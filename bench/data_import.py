@@ -1,0 +1,154 @@
+"""Importing rows shaped like MathV360K's, beside what cannot be avoided: decoding each image once, and writing it.
+
+``python -m bench.data_import --rows 100000`` prints one JSON object. The rows ask nine questions about an image, as
+MathV360K's do, and the images are of its sizes: charts and diagrams as PNG, photographs as JPEG. What is beside it does
+the same decoding in as many processes and nothing else, then writes the same bytes; its files are in the page cache, as
+are the import's.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from mstar.data.images import decode_image
+from mstar.data.importing.mathv360k import ANNOTATIONS, find_files, read_mathv360k
+from mstar.data.importing.records import Asked, Shares
+from mstar.data.importing.whole import import_data
+
+AN_IMAGE = 9
+DIFFERENT = 200
+"""Pictures drawn; the others are these with one pixel changed, because drawing costs more than importing."""
+
+
+def picture(chance: random.Random, *, photo: bool) -> tuple[Image.Image, str]:
+    width, height = chance.randint(300, 900), chance.randint(200, 700)
+    if photo:
+        small = Image.effect_noise((width // 12, height // 12), 90).convert("RGB")
+        return small.resize((width, height), Image.Resampling.BICUBIC), "JPEG"
+    found = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(found)
+    for _ in range(60):
+        ends = [(chance.randrange(width), chance.randrange(height)) for _ in range(2)]
+        pen.line(ends, fill=tuple(chance.choices(range(256), k=3)), width=chance.randint(1, 5))
+        pen.text(ends[0], f"{chance.random():.3f}", fill="black")
+    return found, "PNG"
+
+
+def make(folder: Path, rows: int) -> int:
+    """A data set of ``rows`` in the published format; the bytes of its images."""
+    chance = random.Random(0)
+    drawn = [picture(chance, photo=number % 3 == 0) for number in range(DIFFERENT)]
+    images = folder / "data_images" / "IconQA" / "images"
+    images.mkdir(parents=True)
+    size = 0
+    items: list[dict[str, object]] = []
+    for number in range(-(-rows // AN_IMAGE)):
+        found, form = drawn[number % DIFFERENT]
+        found.putpixel((number % found.width, number // found.width % found.height), (1, 2, 3))
+        buffer = io.BytesIO()
+        found.save(buffer, form)
+        name = f"{number}.{'jpg' if form == 'JPEG' else 'png'}"
+        size += (images / name).write_bytes(buffer.getvalue())
+        for question in range(AN_IMAGE):
+            items.append(item(len(items), name, question, number))
+    with (folder / ANNOTATIONS).open("w") as file:
+        json.dump(items[:rows], file)
+    return size
+
+
+def item(number: int, image: str, question: int, seed: int) -> dict[str, object]:
+    asked = f"Question: How long is side {question} of figure {seed}, and which of the others is longer?"
+    if question % 2:
+        hint = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
+        text = (
+            f"<image>\n{hint}\n{asked}\nChoices:\n(A) {seed}\n(B) {seed + 1} cm\n(C) none\n(D) both"
+        )
+    else:
+        hint = (
+            "Hint: Please answer the question requiring an integer answer and provide the final value, "
+            "e.g., 1, 2, 3, at the end."
+        )
+        text = f"<image>\n{hint}\n{asked}"
+    said = f"The answer is {'ABCD'[seed % 4] if question % 2 else seed}"
+    talk = [{"from": "human", "value": text}, {"from": "gpt", "value": said}]
+    return {"id": f"identity_{number}", "image": f"IconQA/images/{image}", "conversations": talk}
+
+
+def decode(path: str) -> int:
+    return decode_image(Path(path).read_bytes(), "bench").width
+
+
+def bare_decoding(folder: Path, workers: int) -> float:
+    """Seconds to decode every image once, the processes already there."""
+    paths = [str(path) for path in sorted(folder.rglob("images/*"))]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        list(pool.map(decode, paths[: workers * 4]))
+        begin = time.perf_counter()
+        list(pool.map(decode, paths, chunksize=16))
+        return time.perf_counter() - begin
+
+
+def bare_writing(folder: Path, target: Path) -> float:
+    """Seconds to read every image and to write it into one file."""
+    begin = time.perf_counter()
+    with target.open("wb") as file:
+        for path in sorted(folder.rglob("images/*")):
+            file.write(path.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mstar-bench-") as scratch:
+        folder = Path(scratch) / "published"
+        size = make(folder, asked.rows)
+        decoding = bare_decoding(folder, asked.workers)
+        writing = bare_writing(folder, Path(scratch) / "bytes")
+        test = min(750, asked.rows // 10)
+        begin = time.perf_counter()
+        report = import_data(
+            read_mathv360k(*find_files(folder)),
+            Path(scratch) / "out",
+            Asked(
+                identity={}, shares=Shares(test=test, validation=test // 3), workers=asked.workers
+            ),
+            lambda *_: None,
+        )
+        seconds = time.perf_counter() - begin
+        written = sum(path.stat().st_size for path in (Path(scratch) / "out").glob("*.parquet"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {
+        "rows": report.read,
+        "images": report.images,
+        "image_mib": round(size / 2**20, 1),
+        "written_mib": round(written / 2**20, 1),
+        "workers": asked.workers,
+        "seconds": round(seconds, 2),
+        "rows_per_second": round(report.read / seconds),
+        "bare_decoding_seconds": round(decoding, 2),
+        "bare_writing_seconds": round(writing, 2),
+        "share_of_bare": round((decoding + writing) / seconds, 3),
+        "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),
+    }
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
