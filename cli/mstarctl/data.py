@@ -242,13 +242,13 @@ def _print_report(out: Path, report: "Report") -> None:
     )
     _print_splits(f"{out}", report.splits)
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
-        line = f"{count:,} rows left out: each {reason}, such as {report.examples[reason][0]}"
+        line = f"Left out {count:,}: {reason}, such as {report.examples[reason][0]}"
         say.output.print(line, soft_wrap=True, markup=False)
     for what, count in report.fixed.items():
         before, after = what.split(": ")
-        say.output.print(f"{count:,} images were {before} and are stored anew: {after}")
+        say.output.print(f"Stored anew {count:,} images: {before}, now {after}")
     if report.dropped:
-        say.output.print(f"All rows left out: {out / PROBLEMS}", soft_wrap=True)
+        say.output.print(f"All that is left out, and why: {out / PROBLEMS}", soft_wrap=True)
     say.output.print(f"Look at samples: mstarctl data show {out}", soft_wrap=True)
 
 

@@ -18,6 +18,9 @@ from mstar.report.markup import Html, el
 from mstar.report.responses import picture_of
 from mstar.report.scale import whole
 
+NAMED = 6
+"""Sources and kinds of answers that a cell names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
@@ -127,8 +130,14 @@ def _picture(sample: Sample) -> Html:
 
 
 def _shares(counts: Mapping[str, int]) -> str:
+    """The most frequent first; many rare ones as one number."""
     total = sum(counts.values())
-    return ", ".join(f"{name} {count / total:.0%}" for name, count in counts.items()) or "–"
+    named = list(counts.items())[:NAMED]
+    shown = [f"{name} {count / total:.0%}" for name, count in named]
+    if others := len(counts) - len(named):
+        rest = total - sum(count for _, count in named)
+        shown.append(f"{others} others {rest / total:.0%}")
+    return ", ".join(shown) or "–"
 
 
 def draw(split: Split, count: int, seed: int) -> Drawn:

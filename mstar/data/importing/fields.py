@@ -82,7 +82,7 @@ def parse_columns(
     columns = Columns(**chosen, answer_from=answer_from, choices_inside=choices_inside)
     if missing := [name for name in columns.needed() if name not in found]:
         raise DataError(
-            f"no column {', '.join(missing)}; there are {', '.join(found)}. "
+            f"no column {', '.join(missing)}; there are {', '.join(found) or 'none'}. "
             "Say which holds what: --map question=COLUMN --map answer=COLUMN --map image=COLUMN"
         )
     return columns

@@ -22,7 +22,7 @@ class Reason(StrEnum):
     UNUSABLE_ANSWER = "its answer cannot be checked"
     CONFLICT = "its question has conflicting answers"
     REPEATED = "is there already"
-    LEFT_OVER = "shares its image with a split that is full"
+    LEFT_OVER = "its image is in a split that is full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,14 +137,13 @@ class Sifted:
     ) -> None:
         query, image, _, _, answer, *_ = self.line(file, row)
         more = f"answer {answer!r}, {detail}" if reason is Reason.CONFLICT else detail
-        problems.add(Skipped(id=query, reason=reason, detail=f"{image}: {more}"))
+        problems.add(Skipped(id=query, reason=reason, detail=f"{image}: {more}" if more else image))
 
     def leave_over(self, rows: Iterable[int], problems: Problems) -> None:
         """Count rows of an image that another split has."""
         with self.spool.open("rb") as file:
             for row in rows:
-                detail = "its image is in another split, which is full"
-                self._leave_out(file, row, Reason.LEFT_OVER, detail, problems)
+                self._leave_out(file, row, Reason.LEFT_OVER, "", problems)
 
 
 def read_line(file: Any, start: int) -> list[Any]:

@@ -35,7 +35,7 @@ def item(number, image, asked, said):
 
 def mathv360k(folder, images=20, questions=3, more=(), pictures=None):
     """A folder as the authors publish it: each image with several questions, then ``more`` items and ``pictures``."""
-    items = []
+    items: list[object] = []
     place = folder / "data_images" / "IconQA" / "images"
     place.mkdir(parents=True)
     for number in range(images):

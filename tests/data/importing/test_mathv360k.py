@@ -47,7 +47,7 @@ def test_half_is_labeled_half_is_not_and_test_and_validation_come_out_of_that_ha
     counts = {name: tally.rows for name, tally in report.splits.items()}
     assert counts == {"train": 30, "unlabeled": 15, "test": 9, "validation": 6}
     assert check_splits([find_split(out, name) for name in counts]) == counts
-    owners = {}
+    owners: dict[str, str] = {}
     for split in find_splits(out):
         for file in split.files:
             for row in pq.read_table(file).to_pylist():

@@ -21,15 +21,19 @@ from tests.data.importing.published import HINT
         ("Which?\nChoices: (A) 3/11 (B) 8/11 (C) 6/11", "Which?", ("3/11", "8/11", "6/11")),
         ("Which?\nOptions:\nA. red\nB. blue", "Which?", ("red", "blue")),
         (
-            "First perform reasoning, then finally select the question from the choices in the following "
-            "format: Answer: xxx.\nQuestion: Which?\nChoices:\n(A) 1\n(B) 2",
+            (
+                "First perform reasoning, then finally select the question from the choices in the following "
+                "format: Answer: xxx.\nQuestion: Which?\nChoices:\n(A) 1\n(B) 2"
+            ),
             "Which?",
             ("1", "2"),
         ),
         (
-            "Hint: Please answer the question requiring an integer answer and provide the final value, "
-            "e.g., 1, 2, 3, at the end.\nQuestion: 图中有几个三角形？",
-            "图中有几个三角形？",
+            (
+                "Hint: Please answer the question requiring an integer answer and provide the final value, "
+                "e.g., 1, 2, 3, at the end.\nQuestion: 图中有几个三角形"
+            ),
+            "图中有几个三角形",
             (),
         ),
         ("A table of (A) and (B).\nQuestion: why?", "A table of (A) and (B).\nQuestion: why?", ()),
