@@ -56,13 +56,13 @@ def look_at(image: str | bytes) -> Looked:
             with opened(data, "import") as picture:
                 form = picture.format
                 plain, fixed = make_plain(picture)
+                digest = hashlib.sha256(f"{plain.width} {plain.height} ".encode())
+                digest.update(plain.tobytes())
+                stored = _encode(plain, form) if fixed else None
     except DataError as error:
         return Looked(problem=str(error).removeprefix("import: the image is ").split(";")[0])
     except Exception as error:  # noqa: BLE001 - what decoders raise on damaged files has no common kind
         return Looked(problem=f"corrupt ({type(error).__name__}: {error})")
-    digest = hashlib.sha256(f"{plain.width} {plain.height} ".encode())
-    digest.update(plain.tobytes())
-    stored = _encode(plain, form) if fixed else None
     return Looked(digest=digest.hexdigest(), size=len(stored or data), stored=stored, fixed=fixed)
 
 
@@ -77,7 +77,7 @@ def make_plain(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if getattr(picture, "is_animated", False):
         fixed.append("animated: its first frame")
         picture.seek(0)
-    if picture.getexif().get(ORIENTATION, 1) != 1:
+    if _is_turned(picture):
         fixed.append("turned: upright")
         picture = ImageOps.exif_transpose(picture)
     if picture.mode == "CMYK":
@@ -92,6 +92,9 @@ def make_plain(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
             picture = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
         else:
             picture = seen
+    if picture.mode == "RGB":
+        picture.load()  # a conversion would copy it
+        return picture, tuple(fixed)
     return picture.convert("RGB"), tuple(fixed)
 
 
@@ -104,7 +107,7 @@ def oddities(data: bytes) -> tuple[str, ...]:
                 names = []
                 if getattr(picture, "is_animated", False):
                     names.append("animated")
-                if picture.getexif().get(ORIENTATION, 1) != 1:
+                if _is_turned(picture):
                     names.append("turned")
                 if picture.mode == "CMYK":
                     names.append("CMYK")
@@ -128,6 +131,11 @@ def begin_worker() -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    # Asked for what it has not, a PNG is decoded to look behind its pixels.
+    return "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) != 1
 
 
 def _shallow(picture: Image.Image) -> tuple[Image.Image, bool]:

@@ -24,10 +24,12 @@ FILE_BYTES = 512 << 20
 
 FILE_ROWS = 50_000
 
+# Written from a dictionary a picture is neither copied nor hashed for each of its rows; readers see plain bytes.
+IMAGE = pa.struct([("bytes", pa.dictionary(pa.int32(), pa.binary())), ("path", pa.string())])
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("image", IMAGE),
         ("question", pa.string()),
         ("options", pa.list_(pa.string())),
         ("answer", pa.string()),
@@ -99,6 +101,7 @@ def write_shard(shard: Shard) -> int:
                 dictionary_pagesize_limit=2 * GROUP_BYTES,
                 compression={name: "zstd" for name in _leaves() if name != "image.bytes"},
                 write_statistics=["id"],
+                store_schema=False,
             ) as writer,
         ):
             for table in _groups(shard, spool):
@@ -131,7 +134,9 @@ def _groups(shard: Shard, spool: Any) -> Iterator[Any]:
 
 def _table(lines: list[list[Any]], numbers: list[int], images: list[bytes]) -> Any:
     queries, names, questions, options, answers, sources, kinds = zip(*lines, strict=True)
-    data = pa.array(images, pa.binary()).take(pa.array(numbers))
+    data = pa.DictionaryArray.from_arrays(
+        pa.array(numbers, pa.int32()), pa.array(images, pa.binary())
+    )
     pictures = pa.StructArray.from_arrays([data, pa.array(names)], ["bytes", "path"])
     types = [KINDS[kind] for kind in kinds]
     columns = [queries, pictures, questions, options, answers, sources, types]
