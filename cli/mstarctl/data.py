@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mstar.data.importing.records import Report, Row, Skipped, Tally
 
 INTERRUPTED = 130
+EVERY = 60.0
+"""Seconds between two lines of progress in a log."""
 
 app = typer.Typer(help="Import data sets, check them, look at samples.", no_args_is_help=True)
 importing = typer.Typer(
@@ -104,7 +106,7 @@ def _table_command(form: str, help_: str) -> Callable[..., None]:
             bool,
             typer.Option("--choices-inside", help="The question's text holds the list of choices."),
         ] = False,
-        labeled: LabeledOption = 1.0,
+        labeled: LabeledOption = 0.5,
         test: TestOption = 750,
         validation: ValidationOption = 250,
         seed: SeedOption = 0,
@@ -115,6 +117,8 @@ def _table_command(form: str, help_: str) -> Callable[..., None]:
         from mstar.data.importing.records import Shares
         from mstar.data.importing.tables import Format, open_table, read_table
 
+        if split and form != Format.HF:
+            raise typer.BadParameter("--split chooses among the splits that datasets saved; see hf")
         table = open_table(Format(form), path, split)
         columns = parse_columns(
             mapping or [],
@@ -204,6 +208,19 @@ def show(
     say.message(f"Wrote {out}: {count} samples", facts, as_json=output is Output.JSON)
 
 
+class Lines:
+    """Progress where there is no terminal, in a log: a line a minute."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._next = clock() + EVERY
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        if self._clock() >= self._next:
+            self._next = self._clock() + EVERY
+            typer.echo(f"importing: {done:,} of {total:,} {unit}", err=True)
+
+
 def _import(
     rows: "Iterable[Row | Skipped]",
     out: Path,
@@ -221,7 +238,8 @@ def _import(
     asked = Asked(identity=dict(identity), shares=shares, seed=seed, workers=workers or _cores())
     try:
         with say.bar("importing", as_json=as_json) as tell:
-            report = import_data(rows, out, asked, tell)
+            now_and_then = tell if as_json or say.errors.is_terminal else Lines(time.monotonic)
+            report = import_data(rows, out, asked, now_and_then)
     except KeyboardInterrupt:
         typer.echo("\nmstarctl: interrupted; the same command goes on where this stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mstarctl.data import Lines
 from mstarctl.main import app
 from typer.testing import CliRunner
 
@@ -150,3 +151,35 @@ def test_a_broken_picture_leaves_its_place_empty_on_the_page(tmp_path):
     page = tmp_path / "page.html"
     assert run("show", tmp_path, "--out", page).exit_code == 0
     assert "No picture" in page.read_text()
+
+
+def test_in_a_log_progress_is_a_line_a_minute(capsys):
+    times = iter([0.0, 59.0, 61.0, 61.0, 62.0, 130.0, 130.0])
+    tell = Lines(lambda: next(times))
+    for done in (1, 2, 3, 4):
+        tell(1000 * done, 5000, "images")
+    assert capsys.readouterr().err.splitlines() == [
+        "importing: 2,000 of 5,000 images",
+        "importing: 4,000 of 5,000 images",
+    ]
+
+
+def test_an_import_that_is_interrupted_says_how_to_go_on(tmp_path, monkeypatch):
+    folder = mathv360k(tmp_path / "in")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mstar.data.importing.whole.write_shard", stop)
+    told = run("import", "mathv360k", folder, "--out", tmp_path / "out", *FEW)
+    assert told.exit_code == 130
+    assert "goes on where this stopped" in told.stderr
+    monkeypatch.undo()
+    again = run("import", "mathv360k", folder, "--out", tmp_path / "out", *FEW, "-o", "json")
+    assert json.loads(again.stdout)["resumed"] == 20
+
+
+def test_a_split_is_for_what_datasets_saved_alone(tmp_path):
+    told = run("import", "jsonl", tmp_path, "--split", "train")
+    assert told.exit_code == 2
+    assert "--split" in told.output
