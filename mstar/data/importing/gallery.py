@@ -178,7 +178,7 @@ def _stamp(image: Image) -> list[int]:
         return [len(image)]
     try:
         found = Path(image).stat()
-    except OSError:
+    except (OSError, ValueError):
         return []
     return [found.st_size, found.st_mtime_ns]
 

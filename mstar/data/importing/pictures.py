@@ -48,6 +48,8 @@ def look_at(image: str | bytes) -> Looked:
         return Looked(problem="there is no such file", missing=True)
     except OSError as error:
         return Looked(problem=f"it cannot be read: {error.strerror}")
+    except ValueError as error:
+        return Looked(problem=f"it cannot be read: {error}")
     if not data:
         return Looked(problem="it is empty")
     try:

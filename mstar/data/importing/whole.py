@@ -98,8 +98,13 @@ def _work_folder(out: Path) -> Iterator[Path]:
         if not (work / "begun").exists() and any(path.name != WORK for path in out.iterdir()):
             shutil.rmtree(work)
             raise ConflictError(f"{out} is not empty; name a new folder")
-        (work / "begun").touch()
-        yield work
+        try:
+            (work / "begun").touch()
+            yield work
+        except OSError as error:
+            raise StorageError(
+                f"the import into {out} stopped: {error}; the same command goes on where it was"
+            ) from None
 
 
 def _plain(asked: Asked) -> dict[str, Any]:

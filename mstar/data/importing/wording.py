@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from mstar.core.answers import LETTERS
-from mstar.core.numerals import parse_number
+from mstar.core.numerals import LONGEST, parse_number
 
 KINDS = (
     "choice", "yes/no", "integer", "decimal", "percent", "fraction", "list", "expression", "text",
@@ -82,6 +82,8 @@ def answer_kind(answer: str, options: Sequence[str]) -> str:
         if "/" in plain or "frac" in plain:
             return "fraction"
         return "decimal" if "." in plain or "e" in plain.casefold() else "integer"
+    if len(plain) > LONGEST:
+        return "text"
     if _LIST.fullmatch(plain):
         return "list"
     return "expression" if _ALGEBRA.search(plain) else "text"

@@ -126,3 +126,8 @@ def test_two_files_of_one_picture_have_the_same_digest():
 )
 def test_what_is_odd_is_seen_from_the_head_alone(data, odd):
     assert oddities(data) == odd
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 5000 + ".png"])
+def test_a_name_that_no_file_can_have_is_told_and_raises_nothing(tmp_path, name):
+    assert look_at(str(tmp_path / name)).problem

@@ -18,7 +18,7 @@ from mstar.data.importing.mathv360k import find_files, read_mathv360k
 from mstar.data.importing.records import Asked, Shares
 from mstar.data.importing.whole import import_data
 from mstar.data.importing.writing import write_shard
-from mstar.errors import ConflictError, WorkerLost
+from mstar.errors import ConflictError, StorageError, WorkerLost
 from tests.data.importing.published import mathv360k, png
 
 SHARES = Shares(test=9, validation=6)
@@ -196,3 +196,35 @@ def test_a_killed_import_leaves_no_process_and_goes_on(tmp_path):
     report = start(folder, tmp_path / "out")
     assert report.resumed >= 16
     assert json.loads((tmp_path / "out" / "import.json").read_text())["report"]["images"] == 40
+
+
+def test_a_full_disk_is_one_message_and_the_import_goes_on(tmp_path, monkeypatch):
+    folder = mathv360k(tmp_path / "in")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Gallery, "_note", full)
+    with pytest.raises(StorageError, match=r"No space left .* goes on where it was"):
+        start(folder, tmp_path / "out")
+    monkeypatch.undo()
+    assert start(folder, tmp_path / "out").read == 60
+
+
+def test_one_that_was_killed_while_it_moved_its_files_moves_them_again(tmp_path, monkeypatch):
+    folder = mathv360k(tmp_path / "in")
+    moves = []
+
+    def rename(path, target, move=Path.rename):
+        moves.append(target)
+        if len(moves) == 2:
+            raise Stop
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Stop):
+        start(folder, tmp_path / "out")
+    monkeypatch.undo()
+    start(folder, tmp_path / "out")
+    start(folder, tmp_path / "other")
+    assert tables(tmp_path / "out") == tables(tmp_path / "other")

@@ -85,6 +85,7 @@ def test_an_answer_is_taken_out_of_its_sentence_else_it_stays_as_it_is(text, ans
         ("2x + 3", (), "expression"),
         ("a red cube", (), "text"),
         ("20°", (), "text"),
+        ("[" + "1," * 50_000, (), "text"),
     ],
 )
 def test_the_kind_of_an_answer_is_recognised(answer, options, kind):
