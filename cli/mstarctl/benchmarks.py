@@ -17,7 +17,6 @@ from mstarctl.options import Output, OutputOption
 if TYPE_CHECKING:
     from mstar.analysis.endpoint import Endpoint
     from mstar.benchmarks.judge import Judge
-    from mstar.benchmarks.records import Scores
     from mstar.tasks import Prompt
 
 PLACES = ("{question}", "{options}")
@@ -89,6 +88,7 @@ def evaluate(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Score a model on public benchmarks, greedily, by their official rules; the same command goes on after a stop."""
+    from mstar.benchmarks.official import summary_text
     from mstar.benchmarks.registry import find_benchmarks, locate
     from mstar.models.family import model_type
     from mstar.stages.benchmarking import Asking, evaluate_benchmarks
@@ -128,9 +128,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"out": str(folder), "scores": [s.as_json() for s in scores]}))
         return
-    for name, found in zip([source.benchmark for source in sources], scores, strict=True):
-        typer.echo(f"{found.title}\n{name.show(found)}\n")
-    _print(scores, [source.benchmark.questions for source in sources])
+    for source, found in zip(sources, scores, strict=True):
+        typer.echo(f"{found.title}\n{source.benchmark.show(found)}\n")
+    typer.echo(summary_text([source.benchmark for source in sources], scores))
     typer.echo(f"wrote {folder / 'scores.json'}")
 
 
@@ -199,31 +199,3 @@ def _reply(endpoint: "Endpoint", prompt: str) -> str | None:
         raise SpecError(
             f"the judge {endpoint.model} at {endpoint.url}: {error}; without --judge the rules alone decide"
         ) from None
-
-
-def _print(scores: Sequence["Scores"], published: Sequence[int]) -> None:
-    from rich.table import Table
-
-    from mstar.core.metrics import wilson_interval
-    from mstarctl import show
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("benchmark")
-    for name in ("right", "questions", "accuracy", "95 %", "no answer read", "by the judge"):
-        table.add_column(name, justify="right")
-    for found, whole in zip(scores, published, strict=True):
-        count = found.overall
-        low, high = wilson_interval(count.correct, count.total)
-        of = f"{count.total}" if whole in {0, count.total} else f"{count.total} of {whole}"
-        table.add_row(
-            found.title,
-            str(count.correct),
-            of,
-            f"{count.accuracy:.1%}",
-            f"[{low:.1%}, {high:.1%}]",
-            str(found.unread),
-            str(found.by_judge),
-        )
-        for name, value in found.averages.items():
-            table.add_row(f"  {name}", "", "", f"{value:.1%}")
-    show.output.print(table, markup=False)

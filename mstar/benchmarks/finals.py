@@ -15,6 +15,7 @@ LONGEST = 1000
 """Characters of a final answer; what is longer is none."""
 
 _SAID = re.compile(r"\banswer\**(?:\s+is\b|\s*[:=])\s*:?([^\n]+)", re.IGNORECASE)
+_BARE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _AROUND = " \t*\"'`"
 
 
@@ -29,6 +30,11 @@ def final_answer(response: str) -> str | None:
 
 def named_option(final: str, options: Sequence[str]) -> str | None:
     """The letter of the one option that ``final`` is the letter or the text of, or None."""
+    bare = _BARE.fullmatch(final)
+    if bare and bare[1].upper() in LETTERS[: len(options)]:
+        return bare[
+            1
+        ].upper()  # also where it is another option's text: the prompts ask for letters
     if not options:
         return None
     said = canonical_answer(final, options)

@@ -55,7 +55,8 @@ class Judge:
     def _remember(self, name: str, reply: str) -> None:
         self._known[name] = reply
         with self._memory.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"asked": name, "reply": reply}) + "\n")
+            # A line of its own also after one that was cut short.
+            file.write("\n" + json.dumps({"asked": name, "reply": reply}) + "\n")
 
 
 def _remembered(memory: Path) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,11 @@
 """MathVista testmini: 1,000 questions, half of them free-form numbers.
 
 The official order for a response: it is a choice; it is an integer; it is a number; ``The answer is "..."`` (their
-quick extraction); else a language model extracts. In its place stand, without a judge: the marked final answer, of
-which the choice's letter, the only number or the list is taken; and for choices VLMEvalKit's rule on the whole
-response. What is read is normalised and compared as officially. Where nothing is read the answer counts as wrong
-(their ``ignore_empty_extractions``), never as the shortest choice.
+quick extraction); else a language model extracts. Before that model comes here the marked final answer, of which the
+choice's letter, the only number or the list is taken, and for choices VLMEvalKit's rule on the whole response. Without
+a judge the fallback takes what a response names last: a lettered choice, else a choice's text, or a number. What is
+read is normalised and compared as officially. Where nothing is read the answer counts as wrong (their
+``ignore_empty_extractions``), never as the shortest choice.
 """
 
 import re
@@ -53,7 +54,7 @@ def build_prompt(row: Row) -> str:
     if row["choices"]:
         lines.append("Choices:")
         lines += [f"({x}) {text}" for x, text in zip(LETTERS, row["choices"], strict=False)]
-    return "\n".join([lines[0], f"Question: {lines[1]}", *lines[2:]])
+    return "\n".join([lines[0], f"Question: {lines[1]}", *lines[2:]]).strip()
 
 
 def extract(item: Item, response: str) -> str | None:
@@ -71,6 +72,24 @@ def extract(item: Item, response: str) -> str | None:
     if quick := _QUICK.search(response):
         return quick[1]
     return _without_model(item, response)
+
+
+def fallback(item: Item, response: str) -> str | None:
+    """What a response without a marked answer names last."""
+    if item.options:
+        lettered = [x.upper() for x in _LETTER.findall(response) if x.upper() in item.letters]
+        if lettered:
+            return str(lettered[-1])
+        lower = response.lower()
+        places = [
+            (lower.rfind(text.lower()), x)
+            for text, x in zip(item.options, item.letters, strict=True)
+        ]
+        place, letter = max(places)
+        return letter if place >= 0 else None
+    if item.kind == "list":
+        return _last(_LIST.findall(response))
+    return _last([number.replace(",", "") for number in _NUMBER.findall(response)])
 
 
 def correct(item: Item, extraction: str) -> bool:
@@ -139,10 +158,13 @@ def _without_model(item: Item, response: str) -> str | None:
         letter = infer(response, item)
         return None if letter == NONE else letter
     if item.kind == "list":
-        found = _LIST.findall(final if final is not None else response.strip())
-        return found[-1] if found else None
+        return _last(_LIST.findall(final)) if final is not None else None
     numbers = _NUMBER.findall(final) if final is not None else []
     return numbers[0].replace(",", "") if len(numbers) == 1 else None
+
+
+def _last(found: Sequence[str]) -> str | None:
+    return found[-1] if found else None
 
 
 def _item(row: Row, owner: str) -> Item:
@@ -204,4 +226,5 @@ MATHVISTA = Benchmark(
     ask=ask,
     hear=hear,
     show=mathvista_text,
+    fallback=fallback,
 )

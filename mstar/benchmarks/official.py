@@ -1,8 +1,9 @@
-"""Scores as the official tools print them: the same words, order and number of digits."""
+"""Scores as the official tools print them: the same words, order and number of digits; and a table over all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from mstar.benchmarks.records import Count, Scores
+from mstar.benchmarks.records import Benchmark, Count, Scores
+from mstar.core.metrics import wilson_interval
 
 DIVIDER = "=" * 40
 
@@ -64,6 +65,35 @@ def m3cot_text(scores: Scores) -> str:
     ]
     total = scores.overall
     return "\n".join([*lines, f"Total: {total.total}, Correct: {total.accuracy * 100:.2f}%"])
+
+
+def summary_text(benchmarks: Sequence[Benchmark], scores: Sequence[Scores]) -> str:
+    """One line a benchmark: accuracy with its 95 % Wilson interval, other totals, and how the answers were read.
+
+    Of fewer questions than are published, it says of how many.
+    """
+    rows = [("benchmark", "accuracy [95 %]", "right", "unread", "judge", "fallback", "also")]
+    for benchmark, found in zip(benchmarks, scores, strict=True):
+        count = found.overall
+        low, high = wilson_interval(count.correct, count.total)
+        whole = benchmark.questions
+        rows.append(
+            (
+                found.title,
+                f"{count.accuracy:.1%} [{low:.1%}, {high:.1%}]",
+                _parts(count) + (f" of {whole}" if whole not in {0, count.total} else ""),
+                str(found.unread),
+                str(found.by_judge),
+                str(found.by_fallback),
+                ", ".join(f"{name} {value:.1%}" for name, value in found.averages.items()),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _parts(count: Count) -> str:

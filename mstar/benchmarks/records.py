@@ -2,10 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Reader(StrEnum):
+    """What reads a response's answer: the official rule, the judge, or the fallback where there is no judge."""
+
+    RULE = "rule"
+    JUDGE = "judge"
+    FALLBACK = "fallback"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +52,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``answer`` is what was read of a response: None when neither the rule nor the judge read any."""
+    """``answer`` is what was read of a response, None when nothing was, and ``by`` says what read it."""
 
     answer: str | None
     correct: bool
-    by_judge: bool = False
+    by: Reader = Reader.RULE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +76,8 @@ class Scores:
     """What a model reached. ``sections`` hold sub-scores by section and value, in the official order.
 
     ``averages`` are other totals that are in use. ``responses`` counts what was judged (each rotation alone),
-    ``unread`` those of them in which no answer was found, ``by_judge`` those that the judge read.
+    ``unread`` those of them in which no answer was found, ``by_judge`` and ``by_fallback`` those that the rule could
+    not read but the judge, or the fallback, did.
     """
 
     benchmark: str
@@ -78,6 +88,7 @@ class Scores:
     responses: int
     unread: int
     by_judge: int
+    by_fallback: int
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs, with accuracies as fractions."""
@@ -89,6 +100,7 @@ class Scores:
             "responses": self.responses,
             "unread": self.unread,
             "by_judge": self.by_judge,
+            "by_fallback": self.by_fallback,
             "sections": {
                 section: {value: _counted(count) for value, count in values.items()}
                 for section, values in self.sections.items()
@@ -105,9 +117,10 @@ class Benchmark:
     """One benchmark. ``files`` are the names it is published under, as patterns below a folder.
 
     ``extract`` reads a response's answer by the official rule, or gives None; ``correct`` judges what was read; ``ask``
-    writes what a judge is asked where nothing was read, and its reply is read by ``hear``. A part of another benchmark
-    names it in ``base`` and shares its answers; ``keep`` says which questions it has. In a circular one a question is
-    right when all of its rotations are.
+    writes what a judge is asked where nothing was read, and its reply is read by ``hear``. ``fallback`` reads what is
+    left without a judge, where the official tool has no rule but a language model. A part of another benchmark names
+    it in ``base`` and shares its answers; ``keep`` says which questions it has. In a circular one a question is right
+    when all of its rotations are. ``average_over`` names a section whose mean is another total in use.
     """
 
     name: str
@@ -122,6 +135,7 @@ class Benchmark:
     ask: Callable[[Item, str], str]
     hear: Callable[[Item, str], str | None]
     show: Callable[[Scores], str]
+    fallback: Callable[[Item, str], str | None] = lambda _, __: None
     keep: Callable[[Item], bool] = lambda _: True
     average_over: str | None = None
     circular: bool = False

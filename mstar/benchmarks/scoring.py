@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from mstar.benchmarks.judge import Judge, Tell
-from mstar.benchmarks.records import Benchmark, Count, Item, Scores, Verdict
+from mstar.benchmarks.records import Benchmark, Count, Item, Reader, Scores, Verdict
 
 VANILLA = "vanilla"
 """Accuracy of unrotated questions alone, beside a circular score."""
@@ -16,25 +16,32 @@ def judge_responses(
     judge: Judge | None,
     tell: Tell,
 ) -> dict[str, Verdict]:
-    """One verdict a question, by its id. The judge is asked only where the rule reads no answer."""
+    """One verdict a question, by its id.
+
+    Judge or fallback come in only where the rule reads no answer; the fallback where there is no judge, or none that
+    replies.
+    """
     answers = {item.id: benchmark.extract(item, responses[item.id]) for item in items}
-    judged: dict[str, str] = {}
+    unread = [item for item in items if answers[item.id] is None and responses[item.id].strip()]
+    replies: Sequence[str | None] = [None] * len(unread)
     if judge:
-        unread = [item for item in items if answers[item.id] is None and responses[item.id].strip()]
-        prompts = [benchmark.ask(item, responses[item.id]) for item in unread]
-        for item, reply in zip(unread, judge.replies(prompts, tell), strict=True):
-            heard = None if reply is None else benchmark.hear(item, reply)
-            if heard is not None:
-                judged[item.id] = heard
-    verdicts = {}
-    for item in items:
-        answer = judged.get(item.id, answers[item.id])
-        verdicts[item.id] = Verdict(
+        replies = judge.replies([benchmark.ask(x, responses[x.id]) for x in unread], tell)
+    by = dict.fromkeys(answers, Reader.RULE)
+    for item, reply in zip(unread, replies, strict=True):
+        if reply is None:
+            answers[item.id] = benchmark.fallback(item, responses[item.id])
+        else:
+            answers[item.id] = benchmark.hear(item, reply)
+        by[item.id] = Reader.FALLBACK if reply is None else Reader.JUDGE
+    return {
+        item.id: Verdict(
             answer=answer,
             correct=answer is not None and benchmark.correct(item, answer),
-            by_judge=item.id in judged,
+            by=by[item.id],
         )
-    return verdicts
+        for item in items
+        for answer in (answers[item.id],)
+    }
 
 
 def score(benchmark: Benchmark, items: Iterable[Item], verdicts: Mapping[str, Verdict]) -> Scores:
@@ -77,8 +84,13 @@ def score(benchmark: Benchmark, items: Iterable[Item], verdicts: Mapping[str, Ve
         averages=averages,
         responses=len(told),
         unread=sum(verdict.answer is None for verdict in told),
-        by_judge=sum(verdict.by_judge for verdict in told),
+        by_judge=_read_by(told, Reader.JUDGE),
+        by_fallback=_read_by(told, Reader.FALLBACK),
     )
+
+
+def _read_by(verdicts: Sequence[Verdict], reader: Reader) -> int:
+    return sum(verdict.by is reader and verdict.answer is not None for verdict in verdicts)
 
 
 def _count(found: Sequence[bool]) -> Count:

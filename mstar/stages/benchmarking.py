@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from mstar.benchmarks.answers import Answers, digest, fingerprint
 from mstar.benchmarks.judge import Judge, Tell
+from mstar.benchmarks.official import summary_text
 from mstar.benchmarks.records import Asked, Benchmark, Item, Scores, Verdict
 from mstar.benchmarks.registry import Source
 from mstar.benchmarks.scoring import judge_responses, score
@@ -52,8 +53,8 @@ def evaluate_benchmarks(
     """Scores of the model folder on each source, in order; parts of one set share its answers.
 
     ``out`` gets each set's responses (``<set>.answers.jsonl``, taken up again when they are there) and verdicts, each
-    benchmark's scores as the official tool prints them (``<name>.txt``), and ``scores.json``. The model is loaded only
-    if an answer is missing. Raises ``DataError``, ``ModelError``, ``ConflictError`` (answers of another model or
+    benchmark's scores as the official tool prints them (``<name>.txt``), ``scores.json`` and the table ``scores.txt``.
+    The model is loaded only if an answer is missing. Raises ``DataError``, ``ModelError``, ``ConflictError`` (answers of another model or
     prompt), ``StorageError``.
     """
     scores: dict[str, Scores] = {}
@@ -77,9 +78,10 @@ def evaluate_benchmarks(
 
 
 def write_scores(out: Path, benchmarks: Sequence[Benchmark], scores: Sequence[Scores]) -> None:
-    """Write ``scores.json``, and a text for each benchmark as its official tool prints it."""
+    """Write ``scores.json``, the table ``scores.txt``, and a text for each benchmark as its official tool prints it."""
     for benchmark, found in zip(benchmarks, scores, strict=True):
         (out / f"{benchmark.name}.txt").write_text(benchmark.show(found) + "\n", encoding="utf-8")
+    (out / "scores.txt").write_text(summary_text(benchmarks, scores) + "\n", encoding="utf-8")
     body = {"scores": [found.as_json() for found in scores]}
     (out / "scores.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
