@@ -116,6 +116,8 @@ def _counted(count: Count) -> dict[str, Any]:
 class Benchmark:
     """One benchmark. ``files`` are the names it is published under, as patterns below a folder.
 
+    ``questions`` is how many it has as published, 0 where its file decides.
+
     ``extract`` reads a response's answer by the official rule, or gives None; ``correct`` judges what was read; ``ask``
     writes what a judge is asked where nothing was read, and its reply is read by ``hear``. ``fallback`` reads what is
     left without a judge, where the official tool has no rule but a language model. A part of another benchmark names

@@ -24,8 +24,8 @@ from mstar.stages.inputs import user_turn
 from mstar.stages.protocols import Prompted, Sampler, batches
 from mstar.tasks import Execution, Prompt, Sampling
 
-AT_ONCE = 128
-"""Questions whose images are decoded, answered and written together."""
+AT_ONCE = {"transformers": 128, "vllm": 512}
+"""Questions whose images are decoded, answered and written together, by engine: one that schedules wants many."""
 
 OpenSampler = Callable[[Path, Execution], Sampler]
 
@@ -54,8 +54,8 @@ def evaluate_benchmarks(
 
     ``out`` gets each set's responses (``<set>.answers.jsonl``, taken up again when they are there) and verdicts, each
     benchmark's scores as the official tool prints them (``<name>.txt``), ``scores.json`` and the table ``scores.txt``.
-    The model is loaded only if an answer is missing. Raises ``DataError``, ``ModelError``, ``ConflictError`` (answers of another model or
-    prompt), ``StorageError``.
+    The model is loaded only if an answer is missing. Raises ``DataError``, ``ModelError``, ``ConflictError`` (answers
+    of another model or prompt), ``StorageError``.
     """
     scores: dict[str, Scores] = {}
     try:
@@ -142,7 +142,7 @@ def _answered(
     items: list[Item] = []
     done = 0
     with Answers(out / f"{base}.answers.jsonl", identity) as answers:
-        for chunk in batches(_wanted(parts, asking.limit), AT_ONCE):
+        for chunk in batches(_wanted(parts, asking.limit), AT_ONCE[model.execution.engine]):
             items += [asked.item for asked in chunk]
             missing = [asked for asked in chunk if asked.item.id not in answers.texts]
             done += len(chunk) - len(missing)

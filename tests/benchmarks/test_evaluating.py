@@ -105,7 +105,7 @@ def test_a_model_that_follows_the_options_text_is_right_in_every_rotation(tmp_pa
 
 
 def test_an_interrupted_evaluation_goes_on_and_asks_nothing_twice(tmp_path, evaluate, monkeypatch):
-    monkeypatch.setattr(benchmarking, "AT_ONCE", 2)
+    monkeypatch.setitem(benchmarking.AT_ONCE, "transformers", 2)
     rows = [mmstar_row(index) for index in range(7)]
     write_parquet(tmp_path / "data" / "mmstar.parquet", rows, MMSTAR)
     killed = Formula(patience=2)

@@ -184,7 +184,7 @@ def test_a_reply_that_was_cut_off_on_disk_is_asked_for_again(tmp_path):
 
 
 def test_where_the_judge_fails_the_fallback_reads_and_it_is_given_up(tmp_path):
-    asked = []
+    asked: list[str] = []
     texts = {str(n): f"{n}, I think" for n in range(100)}
     judge = Judge(asked.append, "m", tmp_path / "judge.jsonl")
     found = judge_responses(MATHVISTA, [free(name) for name in texts], texts, judge, silent)
