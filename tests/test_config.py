@@ -264,6 +264,9 @@ def test_absolute_paths_home_and_addresses_stay(tmp_path: Path):
     [
         (b"a: [", "is not YAML"),
         (b"name: a\nseed: 1\nname: b\n", "the key 'name' stands twice (line 3)"),
+        (b"{{ name }}", "is not YAML"),
+        (b"name: a\nseed: 2020-99-99\n", "is not YAML"),
+        (b"extends: ~nobody-at-all/x\n", "there is no such home folder"),
         (b"\xff\xfe\x00", "cannot read"),
         (b"- a", "found list"),
         (b"", "found NoneType"),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import analyse, comparing, data, recipes, stages, upkeep
+from mstarctl import analyse, benchmarks, comparing, data, recipes, stages, upkeep
 from mstarctl.options import (
     ContextOption,
     FreshOption,
@@ -290,6 +290,7 @@ def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> N
 app.command()(upkeep.gc)
 app.command()(recipes.recipes)
 app.command()(comparing.study)
+app.command("eval")(benchmarks.evaluate)
 
 
 @app.command(hidden=True)

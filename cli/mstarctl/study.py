@@ -21,7 +21,7 @@ from mstar.study.grid import Cell, cells, described, fingerprint, spec_of
 from mstar.study.page import render
 from mstar.study.results import (
     Digests,
-    File,
+    Merged,
     Place,
     as_text,
     file_body,
@@ -30,7 +30,7 @@ from mstar.study.results import (
 )
 from mstar.study.runner import Here, Site, inputs_of, plan_cells, run_cells
 from mstar.study.spec import Study, load_study
-from mstar.study.summary import summarise, summary_body
+from mstar.study.summary import Summary, summarise, summary_body
 from mstarctl import show, study_view
 from mstarctl.inputs import in_place
 
@@ -83,10 +83,10 @@ def study(
     found = cells(plan)
     specs = {cell.run: spec_of(plan, cell, fresh=fresh) for cell in found}
     grid = Grid(study=plan, cells=found, specs=specs, folder=(out or plan.folder).resolve())
-    kept = read_results(grid.results, plan.name)
     if report_only:
-        _report(grid, _stored(grid), kept, {}, (), as_json=as_json)
+        _say(grid, *_write(grid, _stored(grid), {}, ()), as_json=as_json)
         return
+    kept = read_results(grid.results, plan.name)
     at_once = parallel or plan.parallel
     store = open_store(plan.anchored(plan.store))
     if not local:
@@ -109,14 +109,26 @@ def study(
     site = _site(store, board, local=local, context=context, namespace=namespace)
     try:
         with study_view.display(board, as_json=as_json) as told:
-            troubles = run_cells(todo, specs, inputs, site, board, parallel=at_once, told=told)
+
+            def kept_and_told(cell: Cell) -> None:
+                told(cell)
+                # The file is the study's memory: whatever ends this command, it has each cell that had ended.
+                _write(grid, gather(store, [cell]), places, ())
+
+            troubles = run_cells(
+                todo, specs, inputs, site, board, parallel=at_once, told=kept_and_told
+            )
     except KeyboardInterrupt:
         where = "" if local else "; the runs that were started go on in the cluster"
-        typer.echo(f"\ninterrupted{where}; the same command goes on from here", err=True)
+        typer.echo(
+            f"\ninterrupted{where}; what is done is in {grid.results}, and the same command goes on from here",
+            err=True,
+        )
         raise typer.Exit(INTERRUPTED) from None
-    _report(grid, gather(store, found), kept, places, troubles, as_json=as_json)
-    if troubles:
-        raise typer.Exit(_exit_code(troubles))
+    summary, merged = _write(grid, gather(store, found), places, troubles)
+    _say(grid, summary, merged, as_json=as_json)
+    if summary.troubles:
+        raise typer.Exit(_exit_code(summary.troubles))
 
 
 def _site(
@@ -147,22 +159,21 @@ def _stored(grid: Grid) -> Found:
     return gather(open_store(url), grid.cells)
 
 
-def _report(
-    grid: Grid,
-    here: Found,
-    kept: File,
-    places: Mapping[Place, Digests],
-    troubles: Sequence[Trouble],
-    *,
-    as_json: bool,
-) -> None:
-    """Write both files, and say the result."""
+def _write(
+    grid: Grid, here: Found, places: Mapping[Place, Digests], troubles: Sequence[Trouble]
+) -> tuple[Summary, Merged]:
+    """Add what is ``here`` to the results as they are on disk now, and write both files."""
+    kept = read_results(grid.results, grid.study.name)
     merged = merge(here, kept, grid.current, grid.cells, places)
     told = {trouble.cell.run: trouble for trouble in (*here.troubles, *troubles)}
     summary = summarise(grid.study, grid.cells, grid.specs, merged, list(told.values()))
     results = as_text(file_body(grid.study.name, merged, summary_body(summary)))
     write_whole(grid.results, results.encode())
     write_whole(grid.page, render(summary, now=time.time()).encode())
+    return summary, merged
+
+
+def _say(grid: Grid, summary: Summary, merged: Merged, *, as_json: bool) -> None:
     if as_json:
         files = {"study_json": str(grid.results), "study_html": str(grid.page)}
         typer.echo(json.dumps(summary_body(summary) | files, indent=1))

@@ -203,9 +203,12 @@ def logs(
     as_json: bool,
 ) -> None:
     """Stored logs in the order of the steps; of one step when it is named, also while its pods are at work."""
+    from mstar.analysis.making import STEP as ANALYSIS
+
     store = existing_store(url)
     run = load_run(store, name)
-    if step and step not in (names := planned_names(run.spec, run.inputs)):
+    names = [*planned_names(run.spec, run.inputs), ANALYSIS]
+    if step and step not in names:
         raise NotFound(f"run {name} has no step {step}{nearest(step, names, 'its steps are')}")
     wanted = step.replace("/", "-") if step else None
     found = []

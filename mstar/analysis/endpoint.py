@@ -176,7 +176,7 @@ def _outcome(error: urllib.error.HTTPError) -> Exception:
 def _content(data: bytes) -> str:
     try:
         text = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         text = None
     if not isinstance(text, str):
         raise JudgeFailed(

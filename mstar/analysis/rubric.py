@@ -26,7 +26,11 @@ Rate from {LOWEST} to {HIGHEST}:
 First say in at most two sentences which steps are beside the point. Then end with one line of its own: \
 Score: <a whole number from {LOWEST} to {HIGHEST}>"""
 
-_SCORE = re.compile(r"score\W{0,6}(\d+(?:\.\d+)?)(?!\d)", re.IGNORECASE)
+_SCORE = re.compile(
+    r"^\W*score(?:\s*\(1\W+10\))?\W{0,6}(\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A line of its own, as was asked for; a number elsewhere in the reply is not the score."""
 
 
 def messages(query: Query, response: str) -> list[dict[str, str]]:

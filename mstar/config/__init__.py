@@ -20,6 +20,7 @@ from mstar.config.phases import (
 )
 from mstar.config.reading import (
     apply_override,
+    expanded,
     load_spec,
     parse_spec,
     read_yaml,
@@ -43,6 +44,7 @@ __all__ = [
     "Unlabeled",
     "WarmUp",
     "apply_override",
+    "expanded",
     "load_spec",
     "parse_spec",
     "read_yaml",

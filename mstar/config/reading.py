@@ -73,7 +73,21 @@ def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
 
 def read_yaml(text: str) -> Any:
     """A YAML text's value. Raises ``yaml.YAMLError``, also for a key that stands twice in one group."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a safe one
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe one
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a date that is none, a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from None
+
+
+def expanded(path: str) -> Path:
+    """A path with ``~`` read as a home. ``SpecError`` for the home of nobody."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SpecError(f"{path}: there is no such home folder") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -82,6 +96,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001 - yaml's
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no text, and refused by what reads it
             if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
                 where = f"line {key.start_mark.line + 1}"
                 raise yaml.constructor.ConstructorError(
@@ -103,7 +119,7 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     other = raw.pop("extends")
     if not isinstance(other, str) or not other:
         raise SpecError(f"{path}: extends must be the path of a YAML file, found {other!r}")
-    file = place.parent / Path(other).expanduser()
+    file = place.parent / expanded(other)
     lower = _extended(file, (*below, place))
     return _laid_over(_anchored_keys(lower, file.resolve().parent), raw)
 
@@ -160,7 +176,7 @@ def _anchor(path: str, folder: Path) -> str:
     # An address stays, and so does the name of something built in (demo:digits).
     if "://" in path or path.startswith("demo:"):
         return path
-    return os.path.normpath(folder / Path(path).expanduser())
+    return os.path.normpath(folder / expanded(path))
 
 
 def _unshared(value: Any) -> Any:

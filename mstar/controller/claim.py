@@ -38,6 +38,14 @@ def claim(store: Store, identity: str, run: str, step: str, now: float) -> str |
     return None
 
 
+def claimed_by(store: Store, identity: str) -> str | None:
+    """The run that began to make the step and has not recorded it; None when there is none."""
+    try:
+        return str(json.loads(store.get(keys.claim(identity)))["run"])
+    except (NotFound, ValueError, KeyError, TypeError):
+        return None
+
+
 def give_up(store: Store, identity: str) -> None:
     """The step is committed, or its run has ended: nobody has to look at the claim any more."""
     store.delete(keys.claim(identity))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mstar.controller.attempt import POLL_SECONDS, Endings, Watch
-from mstar.controller.claim import claim, give_up
+from mstar.controller.claim import claim, claimed_by, give_up
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
 from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, by_code
@@ -189,9 +189,12 @@ class Controller:
                     self._endings.let_go(watch, self.clock.elapsed())
                     if not self.executor.overlaps:
                         self._see_off()
-                    return self._record(
-                        step, index, manifest, adopted=watch.attempts == 0, began=began
+                    # A step of ours may have been committed when we were interrupted before we could record it.
+                    others = (
+                        not watch.attempts
+                        and claimed_by(self.store, watch.identity) != self.run.name
                     )
+                    return self._record(step, index, manifest, adopted=others, began=began)
                 if isinstance(action, Submit):
                     if not watch.attempts and self._made_elsewhere(watch, step):
                         continue

@@ -2,10 +2,9 @@
 
 A training (one seed on one base) and a question are both draws: another seed trains another policy, another test set
 asks other questions, and all policies answer the same ones. So a mean of ``values[training][question]`` varies in two
-crossed ways, and its interval has to hold both. The variance is the one that a two-way bootstrap (trainings and
-questions resampled independently) estimates, in closed form; and because three trainings are few, the interval is
-Student's. Percentiles of a bootstrap of three values cannot reach beyond the three, and hold the truth three times in
-four.
+crossed ways, and its interval has to hold both. The variance is the unbiased one of a mean over two crossed draws;
+and because three trainings are few, the interval is Student's. Percentiles of a bootstrap of three values cannot reach
+beyond the three, and hold the truth three times in four.
 """
 
 from collections.abc import Sequence

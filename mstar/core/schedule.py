@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from math import ceil
 from random import Random
 
 from mstar.core.seeds import derive_seed
@@ -134,16 +133,6 @@ def interval_count(total: int, interval: float) -> int:
 def rate_share(step: int, warmup_steps: int) -> float:
     """The share of the full learning rate at optimizer step 0, 1, ...: one linear warm-up, and then constant."""
     return min(1.0, (step + 1) / max(1, warmup_steps))
-
-
-def planned_steps(examples: int, batch_size: int, epochs: int = 1) -> int:
-    """Optimizer steps of ``epochs`` passes over ``examples``, the last batch of a pass maybe smaller."""
-    return -(-examples // batch_size) * epochs
-
-
-def warmup_steps(ratio: float, planned: int) -> int:
-    """Steps of linear warm-up: a share ``ratio`` of the ``planned`` ones, rounded up (paper: 0.1 of 10,000)."""
-    return ceil(Fraction(str(ratio)) * planned)
 
 
 def _following(place: int, count: int, total: int) -> Stretch:

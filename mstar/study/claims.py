@@ -2,7 +2,8 @@
 
 A claim is a difference that is said to be above zero. It is *seen* when the whole 95 % interval of the difference is,
 *not seen* when the whole interval is below (the opposite shows), and else cannot be told from these cells. One pair
-alone tells nothing: its interval is for other questions, and another seed may differ as much as a method does.
+alone tells nothing, since its interval is for other questions and another seed may differ as much as a method does, and
+two tell too little: there is a verdict from three pairs on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +16,15 @@ from mstar.study.compare import (
     difference_at_equal,
     estimate_body,
     paired_answers,
+    pairs_of,
 )
 from mstar.study.records import CellRecord, Point, Sampled
 from mstar.study.spec import Claim
 
-LEAST = 2
-"""Pairs that a verdict needs."""
+NEAR = 1e-6
+
+LEAST = 3
+"""Pairs that a verdict needs: an interval from two holds the truth less often than it says."""
 
 Pairs = Sequence[tuple[CellRecord, CellRecord]]
 
@@ -52,12 +56,21 @@ class Judged:
 
     @property
     def verdict(self) -> Verdict:
-        found = self.measured.difference if self.measured else None
-        if found is None or found.n < LEAST or found.low is None or found.high is None:
-            return Verdict.OPEN
-        if found.low > 0:
-            return Verdict.SEEN
-        return Verdict.NOT_SEEN if found.high < 0 else Verdict.OPEN
+        return verdict_of(self.measured.difference if self.measured else None)
+
+
+def verdict_of(difference: Estimate | None) -> Verdict:
+    """What a difference's interval says of its being above zero."""
+    found = difference
+    if found is None or found.n < LEAST or found.low is None or found.high is None:
+        return Verdict.OPEN
+    if found.low == found.high:
+        return (
+            Verdict.OPEN
+        )  # equal differences by chance have an interval of no width, and say nothing of others
+    if found.low > 0:
+        return Verdict.SEEN
+    return Verdict.NOT_SEEN if found.high < 0 else Verdict.OPEN
 
 
 def judge(claims: Sequence[Claim], records: Sequence[CellRecord]) -> tuple[Judged, ...]:
@@ -78,32 +91,38 @@ def judged_body(judged: Judged) -> dict[str, Any]:
     }
 
 
+def pass_at_k(point: Point) -> float | None:
+    """Pass@K, K the largest, at the temperature in use (figures 3 and 5)."""
+    sampled = _in_use(point)
+    return sampled.pass_at[max(sampled.pass_at)] if sampled and sampled.pass_at else None
+
+
 def exploration(point: Point) -> float | None:
-    """Pass@K − Greedy, K the largest: what sampling still finds and greedy decoding does not (section 4.1).
+    """Pass@K − Greedy: what sampling still finds and greedy decoding does not (section 4.1)."""
+    passed = pass_at_k(point)
+    return None if passed is None or point.greedy is None else passed - point.greedy
 
-    Where several temperatures were measured, at the one that the policy would be sampled with next: of the best
-    Reward-Pass@2, or of the best Pass@K where no PRM was asked.
-    """
-    measured = [sampled for sampled in point.sampled if sampled.pass_at]
-    if point.greedy is None or not measured:
+
+def reward_pass(point: Point) -> float | None:
+    """Reward-Pass@2 at the temperature in use (figure 5)."""
+    sampled = _in_use(point)
+    return sampled.reward_pass_at_2 if sampled else None
+
+
+def _in_use(point: Point) -> Sampled | None:
+    if point.temperature is None:
         return None
-    return _passed(max(measured, key=_liked)) - point.greedy
-
-
-def _liked(sampled: Sampled) -> tuple[float, float]:
-    return sampled.reward_pass_at_2 or 0.0, _passed(sampled)
-
-
-def _passed(sampled: Sampled) -> float:
-    return sampled.pass_at[max(sampled.pass_at)]
+    at = point.temperature
+    return next((each for each in point.sampled if abs(each.temperature - at) < NEAR), None)
 
 
 def _measured(claim: Claim, records: Sequence[CellRecord]) -> Measured | None:
     ours = [record for record in records if record.row == claim.row]
     if claim.over is None:
-        return _mean([(lost, each) for each in ours if (lost := _lost(each)) is not None])
-    by_pair = {record.pair: record for record in records if record.row == claim.over}
-    return _BY[claim.by]([(each, by_pair[each.pair]) for each in ours if each.pair in by_pair])
+        lost = _LOST[claim.by]
+        return _mean([(value, each) for each in ours if (value := lost(each)) is not None])
+    theirs = [record for record in records if record.row == claim.over]
+    return _BY[claim.by](pairs_of(ours, theirs))
 
 
 def _mean(values: Sequence[tuple[float, CellRecord]]) -> Measured | None:
@@ -145,19 +164,33 @@ def _of_each(measure: Callable[[CellRecord], float | None]) -> Callable[[Pairs],
     return measured
 
 
-def _left(cell: CellRecord) -> float | None:
-    return exploration(cell.points[-1]) if cell.points else None
+def _last(measure: Callable[[Point], float | None]) -> Callable[[CellRecord], float | None]:
+    return lambda cell: measure(cell.points[-1]) if cell.points else None
 
 
-def _lost(cell: CellRecord) -> float | None:
-    known = [found for point in cell.points if (found := exploration(point)) is not None]
-    return known[0] - known[-1] if len(known) > 1 else None
+def _lost(measure: Callable[[Point], float | None]) -> Callable[[CellRecord], float | None]:
+    """How much less the last policy has than the first."""
 
+    def lost(cell: CellRecord) -> float | None:
+        if len(cell.points) < 2:
+            return None
+        first, last = measure(cell.points[0]), measure(cell.points[-1])
+        return None if first is None or last is None else first - last
+
+    return lost
+
+
+_LOST: Mapping[str, Callable[[CellRecord], float | None]] = {
+    "pass@k lost": _lost(pass_at_k),
+    "exploration lost": _lost(exploration),
+}
 
 _BY: Mapping[str, Callable[[Pairs], Measured | None]] = {
     "accuracy": _accuracy,
     "updates": _at_equal("updates"),
     "queries": _at_equal("queries"),
-    "exploration": _of_each(_left),
-    "exploration lost": _of_each(_lost),
+    "pass@k": _of_each(_last(pass_at_k)),
+    "exploration": _of_each(_last(exploration)),
+    "reward-pass@2": _of_each(_last(reward_pass)),
+    **{by: _of_each(lost) for by, lost in _LOST.items()},
 }

@@ -1,5 +1,6 @@
 """From the store to records: what a finished run says of itself in its history, manifests and scored responses."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,13 +8,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mstar.controller.status import Phase, read_status
-from mstar.errors import IntegrityError, NotFound
+from mstar.errors import IntegrityError, NotFound, SpecError
 from mstar.history import Entry, Run, load_history, load_run
+from mstar.report.collect import read_task
 from mstar.storage.manifest import Manifest, sha256
 from mstar.storage.reading import open_part, resolve
 from mstar.storage.store import Store
 from mstar.study.grid import Cell, described, fingerprint
 from mstar.study.records import Answered, CellRecord, Cost, Point, Sampled, packed
+from mstar.tasks import GenerateTask
+
+GENERATE = re.compile(r"iter-(\d+)/generate")
 
 OTHER_PHASES = frozenset({"base", "warm-up", "teacher", "prm", "final"})
 """Phases that are not the evolving: their training is shared by rows, and is not counted as updates of one."""
@@ -45,15 +50,17 @@ def gather(store: Store, wanted: Iterable[Cell]) -> Found:
     found = Found()
     runs: list[tuple[Cell, Run, list[Entry]]] = []
     for cell in wanted:
-        try:
-            run = load_run(store, cell.run)
-        except NotFound:
-            continue
         status = read_status(store, cell.run)
         if status is None:
             continue
         if status.phase is Phase.FINISHED:
-            runs.append((cell, run, load_history(store, cell.run)))
+            try:
+                runs.append((cell, load_run(store, cell.run), load_history(store, cell.run)))
+            except NotFound:
+                continue
+            except (IntegrityError, SpecError) as error:
+                trouble = Trouble(cell=cell, error=str(error), exit_code=error.exit_code)
+                found.troubles.append(trouble)
         elif status.phase in {Phase.FAILED, Phase.CANCELLED}:
             trouble = Trouble(cell=cell, error=status.why, exit_code=status.exit_code or 1)
             found.troubles.append(trouble)
@@ -101,7 +108,9 @@ class _Reader:
             raise IntegrityError(
                 f"run {cell.run} is finished and has no final/test: it is another recipe's. Start it under another name"
             )
-        points, updates, queries = _points([(e.name, m.results) for e, m in manifests])
+        points, updates, queries = _points(
+            [(e.name, m.results) for e, m in manifests], self._temperatures(entries)
+        )
         return CellRecord(
             run=cell.run,
             row=cell.row,
@@ -119,6 +128,16 @@ class _Reader:
             finished_at=entries[-1].finished_at,
             versions=next((m.versions for _, m in reversed(manifests) if m.versions), {}),
         )
+
+    def _temperatures(self, entries: Sequence[Entry]) -> dict[int, float]:
+        """At which each iteration sampled its labeled queries."""
+        found = {}
+        for entry in entries:
+            if match := GENERATE.fullmatch(entry.name):
+                task = read_task(self._store, entry.ref.id)
+                if isinstance(task, GenerateTask):
+                    found[int(match[1])] = task.sampling.temperature
+        return found
 
     def _manifest(self, entry: Entry) -> Manifest:
         if entry.ref.id not in self._manifests:
@@ -179,7 +198,7 @@ class _Reader:
 
 
 def _points(
-    steps: Sequence[tuple[str, Mapping[str, Any]]],
+    steps: Sequence[tuple[str, Mapping[str, Any]]], temperatures: Mapping[int, float]
 ) -> tuple[tuple[Point, ...], int, int]:
     """The evaluated policies of evolving in order, and the totals of updates and queries.
 
@@ -200,14 +219,16 @@ def _points(
             queries += int(results["queries"])
         elif what == "evaluate":
             number = phase.rpartition("-")[2]
+            iteration = int(number) if number.isdecimal() else 1
             greedy = results["greedy"]
             points.append(
                 Point(
-                    iteration=int(number) if number.isdecimal() else 1,
+                    iteration=iteration,
                     updates=updates,
                     queries=queries,
                     questions=int(results["queries"]),
                     greedy=float(greedy["accuracy"]) if greedy else None,
+                    temperature=temperatures.get(iteration + 1, temperatures.get(iteration)),
                     sampled=tuple(map(_sampled, results["sampled"])),
                 )
             )

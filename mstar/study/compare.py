@@ -16,6 +16,9 @@ from mstar.core.comparison import (
 )
 from mstar.study.records import Answered, CellRecord
 
+Place = tuple[str | None, int]
+"""Base and seed."""
+
 MEASURES: Mapping[str, str] = {"updates": "optimizer updates", "queries": "queries"}
 """What two rows may be given the same amount of, and how it is called."""
 
@@ -95,7 +98,7 @@ def compare_rows(
     results = []
     for plan in plans:
         found = by_row[plan.name]
-        both = _pairs(found, base) if plan.name != baseline else []
+        both = pairs_of(found, base) if plan.name != baseline else []
         ours, theirs = paired_answers(both)
         results.append(
             RowResult(
@@ -124,14 +127,32 @@ def result_of(tests: Sequence[Answered]) -> Result | None:
 
 
 def starting_points(records: Sequence[CellRecord]) -> dict[str, Result]:
-    """Base and warm-up, each policy once (rows share them), as results of their own."""
-    found: dict[str, dict[str, Answered]] = {}
+    """Base and warm-up as results of their own, each policy once, since rows share them.
+
+    Where rows differ in it (a student of a teacher, and one alone), it is named by row: ``warm-up (row)``.
+    """
+    tests: dict[str, dict[str, list[tuple[Place, Answered]]]] = {}
     for record in records:
         for phase, test in record.tests.items():
             if phase != "final":
-                found.setdefault(phase, {}).setdefault(test.correct, test)
-    results = {phase: result_of(list(tests.values())) for phase, tests in found.items()}
+                found = tests.setdefault(phase, {}).setdefault(record.row, [])
+                found.append((record.pair, test))
+    results: dict[str, Result | None] = {}
+    for phase, by_row in tests.items():
+        everything = [item for found in by_row.values() for item in found]
+        by_pair: dict[Place, set[str]] = {}
+        for pair, test in everything:
+            by_pair.setdefault(pair, set()).add(test.correct)
+        if all(len(policies) == 1 for policies in by_pair.values()):
+            results[phase] = _of_policies(test for _, test in everything)
+        else:
+            for row, found in by_row.items():
+                results[f"{phase} ({row})"] = _of_policies(test for _, test in found)
     return {phase: result for phase, result in results.items() if result}
+
+
+def _of_policies(tests: Iterable[Answered]) -> Result | None:
+    return result_of(list({test.correct: test for test in tests}.values()))
 
 
 def adoption_of(records: Sequence[CellRecord]) -> Adoption:
@@ -229,9 +250,10 @@ def difference_at_equal(
     return (at, mean_estimate(known)) if known else None
 
 
-def _pairs(
+def pairs_of(
     ours: Sequence[CellRecord], theirs: Sequence[CellRecord]
 ) -> list[tuple[CellRecord, CellRecord]]:
+    """Cells of the same base and seed."""
     by_pair = {record.pair: record for record in theirs}
     return [(record, by_pair[record.pair]) for record in ours if record.pair in by_pair]
 
@@ -262,7 +284,7 @@ def _equal(
     for name, records in measured.items():
         read = [interpolate(curve(record, what), at) for record in records]
         known = [value for value in read if value is not None]
-        both = _pairs(records, measured.get(baseline or "", ())) if name != baseline else []
+        both = pairs_of(records, measured.get(baseline or "", ())) if name != baseline else []
         against, difference = difference_at_equal(both, what) or (None, None)
         result[name] = Equal(
             total=totals[name],

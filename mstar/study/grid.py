@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mstar.config import HOW, RunSpec, load_spec, parse_spec
+from mstar.config import HOW, RunSpec, expanded, load_spec, parse_spec
 from mstar.errors import SpecError
 from mstar.storage.manifest import canonical_json, sha256
 from mstar.study.spec import Row, Study
@@ -134,7 +134,7 @@ def fingerprint(description: dict[str, Any]) -> str | None:
 
 
 def _recipe(study: Study, row: Row) -> Any:
-    return (study.folder / row.recipe).expanduser()
+    return study.folder / expanded(row.recipe)
 
 
 def _anchored(study: Study, overrides: Iterable[str]) -> list[str]:

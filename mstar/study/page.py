@@ -3,6 +3,7 @@
 from mstar.report.document import date, document
 from mstar.report.markup import Html, el
 from mstar.report.scale import percent, points
+from mstar.study.claims import Verdict, verdict_of
 from mstar.study.curves import equal_section, iteration_section, temperature_section
 from mstar.study.summary import Summary
 from mstar.study.tables import (
@@ -35,7 +36,7 @@ def render(summary: Summary, *, now: float) -> str:
 
 def headline(summary: Summary) -> str | None:
     """The result in a sentence: the best row, and what can be said of it against the baseline."""
-    known = [(row, row.overall) for row in summary.rows if row.overall]
+    known = [(row, row.overall) for row in summary.rows if row.overall and len(row.cells) == row.of]
     if not known:
         return None
     best, found = max(known, key=lambda item: item[1].accuracy.mean)
@@ -45,7 +46,8 @@ def headline(summary: Summary) -> str | None:
         return f"{said}."
     span = f"{points(difference.low)} to {points(difference.high)}"
     against = f"{points(difference.mean)} points against {summary.baseline} (95 % interval {span})"
-    apart = "" if difference.low > 0 else ", which cannot be told apart from none"
+    told = verdict_of(difference) is not Verdict.OPEN
+    apart = "" if told else ", which cannot be told apart from none"
     return f"{said}, {against}{apart}."
 
 

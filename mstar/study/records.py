@@ -39,13 +39,18 @@ class Sampled(Kept):
 
 
 class Point(Kept):
-    """A policy on validation, after ``updates`` optimizer steps and ``queries`` queries of evolving in all."""
+    """A policy on validation, after ``updates`` optimizer steps and ``queries`` queries of evolving in all.
+
+    ``temperature`` is the one that evolving sampled it at; the last policy, which it no longer samples, has the one of
+    the iteration that made it.
+    """
 
     iteration: int
     updates: int
     queries: int
     questions: int
     greedy: float | None
+    temperature: float | None = None
     sampled: tuple[Sampled, ...] = ()
 
 

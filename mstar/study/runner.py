@@ -3,17 +3,19 @@
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Protocol
 
 from mstar.config import RunSpec
 from mstar.controller.loop import Controller, withdraw_cancel
 from mstar.controller.prepare import prepare, store_inputs
 from mstar.controller.status import Status
-from mstar.errors import MstarError
+from mstar.errors import IntegrityError, MstarError
 from mstar.executors.base import Executor, Observation
 from mstar.history import Entry, load_history
+from mstar.plan import check_schedule
 from mstar.recipe import Inputs, Step, planned
 from mstar.storage.manifest import Manifest
 from mstar.storage.store import Store
@@ -83,11 +85,12 @@ def inputs_of(store: Store, specs: Mapping[str, RunSpec]) -> dict[str, Inputs]:
         unlabeled = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None
         splits = (data.train, data.validation, data.test, unlabeled)
         key = (data.path, *splits, spec.model, spec.teacher)
-        if key not in known:
-            try:
+        try:
+            if key not in known:
                 known[key] = store_inputs(store, spec)
-            except MstarError as error:
-                raise type(error)(f"run {name}: {error}") from None
+            check_schedule(spec, known[key].queries)
+        except MstarError as error:
+            raise type(error)(f"run {name}: {error}") from None
         found[name] = known[key]
     return found
 
@@ -102,12 +105,20 @@ def plan_cells(
     """Tell the board which steps each cell needs, and which of them are done: from those it estimates what is left."""
     cells = list(todo)
     for cell in cells:
-        steps = planned(specs[cell.run], inputs[cell.run])
-        plan = [PlannedStep(name=step.name, token=task_hash(step.task)) for step in steps]
-        board.plan(cell, plan)
+        board.plan(cell, list(_steps_of(cell, specs[cell.run], inputs[cell.run])))
     for cell in cells:
-        for entry in load_history(store, cell.run):
-            board.finish_step(cell, entry)
+        with suppress(IntegrityError):  # its controller will say so
+            for entry in load_history(store, cell.run):
+                board.finish_step(cell, entry)
+
+
+def _steps_of(cell: Cell, spec: RunSpec, inputs: Inputs) -> Iterator[PlannedStep]:
+    """A cell's steps; those after exploration may have chosen a temperature are taken to be no other row's."""
+    apart = ""
+    for step in planned(spec, inputs):
+        if spec.evolve.exploration and step.name.startswith("iter-01/"):
+            apart = f"{cell.row} "
+        yield PlannedStep(name=step.name, token=apart + task_hash(step.task))
 
 
 def run_cells(

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mstar.config import read_yaml
+from mstar.config import expanded, read_yaml
 from mstar.errors import SpecError
 from mstar.mistakes import mistakes, nearest
 from mstar.tasks import Record
@@ -47,15 +47,25 @@ class Base(Record):
     _name = field_validator("name")(_named)
 
 
-By = Literal["accuracy", "updates", "queries", "exploration", "exploration lost"]
+By = Literal[
+    "accuracy",
+    "updates",
+    "queries",
+    "pass@k",
+    "pass@k lost",
+    "exploration",
+    "exploration lost",
+    "reward-pass@2",
+]
 
 
 class Claim(Record):
     """Something the study is to show: that ``row`` has more than the row ``over``, of what ``by`` says.
 
-    ``accuracy``: greedy on the test questions, last policy. ``updates``, ``queries``: greedy on validation at equal
-    amounts of them. ``exploration``: Pass@K − Greedy on validation, last policy; ``exploration lost``: how much of it
-    went since the first policy, where ``over`` may be left out and the claim is that any went.
+    ``accuracy``: greedy on the test questions, last policy. The others are on validation: ``updates`` and ``queries``
+    greedy at equal amounts of them; ``pass@k``, ``exploration`` (Pass@K − Greedy) and ``reward-pass@2`` of the last
+    policy, at the temperature in use; ``… lost``: how much of it went since the first policy, where ``over`` may be
+    left out and the claim is that any went.
     """
 
     name: str = Field(min_length=1)
@@ -67,7 +77,7 @@ class Claim(Record):
 
     @model_validator(mode="after")
     def _is_over_something(self) -> Self:
-        if self.over is None and self.by != "exploration lost":
+        if self.over is None and not self.by.endswith(" lost"):
             raise ValueError(f"by {self.by} a row has more than another: name that one as over")
         return self
 
@@ -123,7 +133,7 @@ class Study:
     def anchored(self, path: str) -> str:
         """A path of the file, whatever folder the command runs in; an address (``s3://…``, ``demo:…``) as it is."""
         is_address = "://" in path or path.startswith("demo:")
-        return path if is_address else str(self.folder / Path(path).expanduser())
+        return path if is_address else str(self.folder / expanded(path))
 
     def row(self, name: str) -> Row:
         """The row called ``name``, which must be one."""

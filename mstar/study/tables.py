@@ -7,7 +7,7 @@ from mstar.report.charts import range_bar
 from mstar.report.figures import Section, absent, table
 from mstar.report.markup import Child, Html, el, join
 from mstar.report.scale import duration, percent, points, whole
-from mstar.study.claims import LEAST
+from mstar.study.claims import Verdict, verdict_of
 from mstar.study.compare import MEASURES, Result, RowResult, accuracy, adoption_of
 from mstar.study.records import CellRecord
 from mstar.study.summary import Summary
@@ -69,7 +69,7 @@ def difference_section(summary: Summary) -> Section:
                 el("td", range_bar(at, left, right, OURS), class_="drawn"),
                 el("strong", points(found.mean)),
                 _span(found),
-                _verdict(found),
+                _reading(found),
                 whole(row.overall.questions if row.overall else None),
                 whole(row.pairs),
             ]
@@ -275,7 +275,8 @@ def _explained(
 
 def _starts(summary: Summary) -> list[tuple[str, Result]]:
     order = ("base", "warm-up")
-    return [(phase, summary.starts[phase]) for phase in order if phase in summary.starts]
+    known = [item for item in summary.starts.items() if item[0].partition(" (")[0] in order]
+    return sorted(known, key=lambda item: order.index(item[0].partition(" (")[0]))
 
 
 def _result_line(
@@ -318,12 +319,9 @@ def _paper(row: RowResult) -> str:
     )
 
 
-def _verdict(found: Estimate) -> str:
-    if found.n < LEAST or found.low is None or found.high is None:
-        return "cannot be told from one pair"
-    if found.low > 0:
-        return "better"
-    return "worse" if found.high < 0 else "cannot be told apart"
+def _reading(found: Estimate) -> str:
+    words = {Verdict.SEEN: "better", Verdict.NOT_SEEN: "worse", Verdict.OPEN: "cannot be told"}
+    return words[verdict_of(found)]
 
 
 def _ends(found: Estimate) -> tuple[float, float]:

@@ -160,6 +160,8 @@ def test_a_key_that_is_none_is_refused_without_being_shown():
         ("score = 7.5/10", 7.5),
         ('{"score": 3}', 3),
         ("A score of 2 would be harsh.\nScore: 8", 8),
+        ("Score (1-10): 8", 8),
+        ("I'd score 3 of the steps low.\n8", None),
         ("Score: 100", None),
         ("seven", None),
         ("", None),

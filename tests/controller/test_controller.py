@@ -5,12 +5,13 @@ import time
 
 import pytest
 
+from mstar.controller.claim import claim
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.status import Phase, overview
 from mstar.errors import Cancelled, ConflictError, DataError, StepFailed, StorageError
 from mstar.executors.base import Job
 from mstar.executors.fake import FakeExecutor
-from mstar.history import load_history
+from mstar.history import forget_history, load_history
 from mstar.recipe import planned_steps
 from mstar.storage import keys
 from mstar.storage.lease import acquire, this_process
@@ -177,6 +178,16 @@ def test_a_second_run_adopts_what_the_first_committed(store):
     assert {entry.saved for entry in load_history(store, "again")} == {2.0}
     assert {entry.saved for entry in load_history(store, "small")} == {0.0}
     assert history(store, "again") == history(store, "small")
+
+
+def test_a_step_of_our_own_that_was_committed_but_not_recorded_is_not_called_adopted(store):
+    advance(store, small_spec())
+    entries = load_history(store, "small")
+    forget_history(store, "small", len(entries) - 1)
+    claim(store, entries[-1].ref.id, "small", entries[-1].name, 0.0)
+    advance(store, small_spec())
+    again = load_history(store, "small")[-1]
+    assert (again.ref, again.adopted, again.saved) == (entries[-1].ref, False, 0.0)
 
 
 def test_a_cancelled_run_stops_and_goes_on_when_it_is_resumed(store):

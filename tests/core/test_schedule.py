@@ -6,11 +6,9 @@ from hypothesis import strategies as st
 
 from mstar.core.schedule import (
     interval_count,
-    planned_steps,
     rate_share,
     schedule,
     slice_indices,
-    warmup_steps,
 )
 
 TOTALS = st.integers(1, 30)
@@ -159,16 +157,3 @@ def test_too_few_queries_to_mix_are_refused(labeled, unlabeled):
 def test_the_rate_is_one_linear_warm_up_and_then_constant():
     assert [rate_share(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert rate_share(0, 0) == 1.0
-
-
-def test_training_steps_are_counted_to_the_last_batch():
-    assert planned_steps(256, 128) == 2
-    assert planned_steps(257, 128, epochs=2) == 6
-    assert planned_steps(0, 128) == 0
-
-
-def test_warm_up_is_a_share_of_the_planned_steps():
-    assert warmup_steps(0.1, 10_000) == 1000
-    assert warmup_steps(0.1, 30) == 3
-    assert warmup_steps(0.1, 31) == 4
-    assert warmup_steps(0.0, 10_000) == 0

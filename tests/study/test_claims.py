@@ -3,7 +3,7 @@
 import pytest
 
 from mstar.errors import SpecError
-from mstar.study.claims import Verdict, exploration, judge, judged_body
+from mstar.study.claims import Verdict, exploration, judge, judged_body, pass_at_k, reward_pass
 from mstar.study.records import Point, Sampled
 from mstar.study.spec import Claim, load_study
 from tests.study.making import write_study
@@ -20,14 +20,15 @@ def cells(row, answers, **changes):
     return [make_record(row, seed=seed, answers=answers, **changes) for seed in range(3)]
 
 
-def point(iteration, greedy, *sampled):
-    """``sampled``: (temperature, Pass@16, Reward-Pass@2)."""
+def point(iteration, greedy, *sampled, at=1.0):
+    """``sampled``: (temperature, Pass@16, Reward-Pass@2); ``at`` is the temperature in use."""
     return Point(
         iteration=iteration,
         updates=10 * iteration,
         queries=100 * iteration,
         questions=8,
         greedy=greedy,
+        temperature=at,
         sampled=tuple(
             Sampled(temperature=t, pass_at={1: 0.1, 16: p}, reward_pass_at_2=r)
             for t, p, r in sampled
@@ -46,11 +47,20 @@ def test_the_interval_alone_gives_the_verdict(ours, theirs, verdict):
     assert (judged.measured.pairs, judged.measured.questions) == (3, 40)
 
 
-def test_one_pair_tells_nothing_however_clear_it_is():
-    (judged,) = judge([claim()], [cells("ours", GOOD)[0], cells("theirs", BAD)[0]])
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_fewer_than_three_pairs_tell_nothing_however_clear_they_are(pairs):
+    records = [*cells("ours", GOOD)[:pairs], *cells("theirs", BAD)[:pairs]]
+    (judged,) = judge([claim()], records)
     assert judged.verdict is Verdict.OPEN
     assert judged.measured
     assert judged.measured.difference.mean == pytest.approx(0.8)
+
+
+def test_differences_that_are_equal_by_chance_tell_nothing_of_other_seeds():
+    low, high = (point(0, 0.2), point(1, 0.4)), (point(0, 0.2), point(1, 0.5))
+    records = [*cells("ours", GOOD, points=high), *cells("theirs", GOOD, points=low)]
+    (judged,) = judge([claim(by="updates")], records)
+    assert judged.verdict is Verdict.OPEN
 
 
 def test_a_claim_without_cells_cannot_be_told():
@@ -71,11 +81,21 @@ def test_equal_amounts_are_read_where_the_shorter_of_the_two_ends():
         assert judged.measured.difference.mean == pytest.approx(0.1)
 
 
-def test_exploration_is_read_where_the_policy_would_be_sampled_next():
-    assert exploration(point(0, 0.3, (0.5, 0.6, 0.5), (1.3, 0.9, 0.4))) == pytest.approx(0.3)
-    assert exploration(point(0, 0.3, (0.5, 0.6, None), (1.3, 0.9, None))) == pytest.approx(0.6)
-    assert exploration(point(0, 0.3)) is None
-    assert exploration(point(0, None, (0.5, 0.6, 0.5))) is None
+def test_what_sampling_finds_is_read_at_the_temperature_in_use():
+    found = point(0, 0.3, (0.6, 0.6, 0.5), (1.2, 0.9, 0.4), at=1.2)
+    assert pass_at_k(found) == 0.9
+    assert exploration(found) == pytest.approx(0.6)
+    assert reward_pass(found) == 0.4
+    for unknown in (point(0, 0.3, (0.6, 0.6, 0.5)), point(0, 0.3, (1.0, 0.6, None), at=None)):
+        assert pass_at_k(unknown) is exploration(unknown) is reward_pass(unknown) is None
+    assert exploration(point(0, None, (1.0, 0.6, None))) is None
+
+
+def test_a_last_policy_that_was_not_measured_is_not_taken_for_an_earlier_one():
+    unmeasured = (point(0, 0.2, (1.0, 0.8, None)), point(1, 0.3, (1.0, 0.7, None)), point(2, 0.4))
+    records = cells("ours", GOOD, points=unmeasured)
+    (judged,) = judge([claim(over=None, by="pass@k lost")], records)
+    assert judged.measured is None
 
 
 def test_what_is_lost_of_exploration_may_be_claimed_of_one_row_or_over_another():

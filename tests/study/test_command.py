@@ -7,6 +7,7 @@ from mstarctl import study as command
 
 from mstar.demo.dataset import write_dataset
 from mstar.storage.folder import FolderStore
+from mstar.study import runner
 from tests.study.making import Stages, read_json, write_study
 
 
@@ -98,6 +99,32 @@ def test_an_interrupted_command_says_how_to_go_on(mstarctl, study, stages, tmp_p
     assert code == 130
     assert "the same command goes on" in err
     assert mstarctl("study", "-f", file, "--local")[0] == 0
+
+
+def test_what_had_ended_when_the_command_was_interrupted_is_in_the_file(
+    mstarctl, study, stages, tmp_path, monkeypatch
+):
+    real = runner.run_cells
+
+    def interrupted(todo, *arguments, told, **options):
+        real(todo[:3], *arguments, told=told, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_cells", interrupted)
+    assert mstarctl("study", "-f", study(), "--local")[0] == 130
+    assert read_json(tmp_path / "study.json")["finished"] == 3
+
+
+def test_a_damaged_run_is_named_and_the_others_count(mstarctl, study, stages, tmp_path):
+    file = study()
+    mstarctl("study", "-f", file, "--local")
+    (tmp_path / "study.json").unlink()
+    next((tmp_path / "store/runs/st-some-a-s0/history").glob("0001*")).write_text("{")
+    code, _, err = mstarctl("study", "-f", file, "--report-only")
+    assert code == 0
+    assert "failed: some on a, seed 0" in err
+    assert "0001-warm-up-generate.json is damaged" in " ".join(err.split())
+    assert read_json(tmp_path / "study.json")["finished"] == 7
 
 
 def test_results_go_on_where_the_store_is_not(mstarctl, study, stages, tmp_path):

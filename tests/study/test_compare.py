@@ -107,6 +107,18 @@ def test_a_start_that_rows_share_counts_once():
     assert starting_points(records)["base"].accuracy.n == 1
 
 
+def test_starts_that_differ_between_rows_are_told_apart():
+    def starting(row, answers):
+        tests = {"warm-up": make_test(answers), "final": make_test(answers)}
+        return make_record(row, tests=tests)
+
+    found = starting_points([starting("student", [RIGHT] * 4), starting("alone", [WRONG] * 4)])
+    assert {name: result.accuracy.mean for name, result in found.items()} == {
+        "warm-up (student)": 1.0,
+        "warm-up (alone)": 0.0,
+    }
+
+
 def test_the_share_saved_is_of_all_step_time():
     cost = Cost(steps=4, adopted=1, seconds=30, saved=10)
     found = adoption_of([make_record(cost=cost), make_record(seed=1, cost=cost)])

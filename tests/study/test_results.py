@@ -55,6 +55,7 @@ def test_a_finished_run_is_a_record_of_its_own(world):
         (2, 8, 40),
     ]
     assert (record.updates, record.queries) == (8, 40)
+    assert {p.temperature for p in record.points} == {1.0}
     assert [s.temperature for s in record.points[0].sampled] == [0.5, 1.0]
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from mstar.core.records import Scored
 from mstar.core.registry import modules_of, named
 from mstar.core.reward import process_reward
+from mstar.core.steps import split_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,11 @@ def rules() -> dict[str, Rule]:
 def find_rule(name: str) -> Rule:
     """The rule called ``name``; ``ValueError`` when there is none, naming those there are."""
     return named(rules(), name, "selection rule")
+
+
+def length(item: Scored, separator: str) -> tuple[int, int]:
+    """Steps of a response, then its tokens."""
+    return len(split_steps(item.response.text, separator)), item.response.token_count
 
 
 def ranking(item: Scored) -> float:

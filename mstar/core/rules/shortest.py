@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 
 from mstar.core.records import Scored
-from mstar.core.rules import Ask, Rule
-from mstar.core.steps import split_steps
+from mstar.core.rules import Ask, Rule, length
 
 
 def keep(right: Sequence[Scored], ask: Ask) -> Sequence[Scored]:
     """Of equally many steps those of fewer tokens, then the lowest sample index: the sort is stable."""
-
-    def length(item: Scored) -> tuple[int, int]:
-        return len(split_steps(item.response.text, ask.separator)), item.response.token_count
-
-    return sorted(right, key=length)[: ask.k]
+    return sorted(right, key=lambda item: length(item, ask.separator))[: ask.k]
 
 
 RULE = Rule(keep=keep, says="the {k} shortest right responses", needs=("k",))

@@ -1,0 +1,201 @@
+"""``mstarctl eval``: a model's scores on public benchmarks."""
+
+import json
+import os
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mstar.errors import SpecError
+from mstarctl.analyse import INTERRUPTED, KEY_VARIABLE
+from mstarctl.options import Output, OutputOption
+
+if TYPE_CHECKING:
+    from mstar.analysis.endpoint import Endpoint
+    from mstar.benchmarks.judge import Judge
+    from mstar.tasks import Prompt
+
+PLACES = ("{question}", "{options}")
+
+
+class Engine(StrEnum):
+    """What samples."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+
+
+class Device(StrEnum):
+    """Where it samples."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+def evaluate(
+    model: Annotated[Path, typer.Option(help="Model folder, as save_pretrained writes it.")],
+    benchmarks: Annotated[
+        str,
+        typer.Option(
+            help="Of mathvista, m3cot, mmstar, mmstar-r, mmbench, mmbench-r, ai2d, ai2d-no-mask, with commas; or paper."
+        ),
+    ] = "paper",
+    data: Annotated[
+        Path, typer.Option(help="Folder with the published files, at any name.")
+    ] = Path("benchmarks"),
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="File of a benchmark that lies elsewhere."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for answers and scores; else eval-MODEL.")
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Template with {question}{options}, as in a spec; else the official prompts."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 1024,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many questions of each; no score to publish.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="What samples.")] = Engine.TRANSFORMERS,
+    device: Annotated[Device, typer.Option(help="Where it samples.")] = Device.AUTO,
+    rows: Annotated[int, typer.Option(min=1, help="Responses sampled at once.")] = 32,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Most pixels of an image; a larger one is refused.")
+    ] = 50_000_000,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Base of an OpenAI-compatible API that reads answers where the official rule reads none.",
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's model.")] = None,
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(help=f"Variable that holds the judge's key; else {KEY_VARIABLE}, if set."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Score a model on public benchmarks, greedily, by their official rules; the same command goes on after a stop."""
+    from mstar.benchmarks.official import summary_text
+    from mstar.benchmarks.registry import find_benchmarks, locate
+    from mstar.models.family import model_type
+    from mstar.stages.benchmarking import Asking, evaluate_benchmarks
+    from mstar.tasks import Execution
+    from mstarctl import show
+
+    as_json = output is Output.JSON
+    names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    sources = locate(find_benchmarks(names), data, _files(file or []))
+    model_type(model)
+    folder = out or Path(f"eval-{model.resolve().name}")
+    asking = Asking(max_new_tokens=max_new_tokens, prompt=_prompt(prompt), limit=limit)
+    execution = Execution(
+        engine=engine.value,
+        device=device.value,
+        sampling_rows=rows,
+        threads=threads,
+        max_pixels=max_pixels,
+    )
+    endpoint = _endpoint(judge, judge_model, judge_key_env)
+    try:
+        with show.bar(model.name or str(model), as_json=as_json) as tell:
+            scores = evaluate_benchmarks(
+                model,
+                sources,
+                folder,
+                asking=asking,
+                execution=execution,
+                tell=tell,
+                judge=_judge(endpoint, folder) if endpoint else None,
+            )
+    except KeyboardInterrupt:
+        typer.echo(
+            "\ninterrupted; the same command goes on with the answers that are there", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps({"out": str(folder), "scores": [s.as_json() for s in scores]}))
+        return
+    for source, found in zip(sources, scores, strict=True):
+        typer.echo(f"{found.title}\n{source.benchmark.show(found)}\n")
+    typer.echo(summary_text([source.benchmark for source in sources], scores))
+    typer.echo(f"wrote {folder / 'scores.json'}")
+
+
+def _files(given: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        if not separator or not path:
+            raise SpecError(
+                f"--file {text!r}: expected NAME=PATH, such as mathvista=testmini.parquet"
+            )
+        if not Path(path).exists():
+            raise SpecError(f"--file {text!r}: there is no {path}")
+        found[name] = Path(path)
+    return found
+
+
+def _prompt(template: str | None) -> "Prompt | None":
+    if template is None:
+        return None
+    from mstar.tasks import Prompt
+
+    lacking = [place for place in PLACES if place not in template]
+    try:
+        template.format(question="", options="")
+    except (KeyError, IndexError, ValueError) as error:
+        raise SpecError(
+            f"--prompt: only {{question}} and {{options}} can be filled in ({error}); double other braces"
+        ) from None
+    if lacking:
+        raise SpecError(f"--prompt lacks {' and '.join(lacking)}: {template!r}")
+    return Prompt(template=template)
+
+
+def _endpoint(url: str | None, model: str | None, variable: str | None) -> "Endpoint | None":
+    """The judge's address, checked before anything is sampled for it."""
+    if url is None:
+        return None
+    from mstar.analysis.endpoint import Endpoint
+
+    if not model:
+        raise SpecError("--judge needs --judge-model, the name that the endpoint has for its model")
+    key = os.environ.get(variable or KEY_VARIABLE)
+    if variable and not key:
+        raise SpecError(f"--judge-key-env names {variable}, but no such variable is set")
+    return Endpoint(url, model, key)
+
+
+def _judge(endpoint: "Endpoint", folder: Path) -> "Judge":
+    from mstar.benchmarks.judge import Judge
+
+    identity = f"{endpoint.url} {endpoint.model}"
+    return Judge(partial(_reply, endpoint), identity, folder / "judge.jsonl")
+
+
+def _reply(endpoint: "Endpoint", prompt: str) -> str | None:
+    """One reply, or None when the endpoint failed at this one; an endpoint that refuses ends the command."""
+    from mstar.analysis.endpoint import JudgeFailed, JudgeRefused
+
+    try:
+        request = endpoint.request([{"role": "user", "content": prompt}])
+        return endpoint.reply(request, lambda text: bool(text.strip()))
+    except JudgeFailed:
+        return None
+    except JudgeRefused as error:
+        raise SpecError(
+            f"the judge {endpoint.model} at {endpoint.url}: {error}; without --judge the rules alone decide"
+        ) from None

@@ -1,0 +1,70 @@
+"""A language model that reads answers where the official rule reads none; it never sees what is right.
+
+What it replied is kept in a file under a hash of all that it was asked, so nothing is asked twice.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+AT_ONCE = 4
+GIVE_UP = 8
+"""Failures in a row after which no more is asked."""
+
+Reply = Callable[[str], str | None]
+"""The model's reply to a prompt, or None when there is none to be had; called from several threads."""
+
+Tell = Callable[[int, int, str], None]
+"""Called with what is done, of how many, and of what."""
+
+
+class Judge:
+    """``reply`` asks the model that ``identity`` names (address and model); ``memory`` is the file of its replies."""
+
+    def __init__(self, reply: Reply, identity: str, memory: Path) -> None:
+        self._reply = reply
+        self._identity = identity
+        self._memory = memory
+        self._known = dict(_remembered(memory))
+
+    def replies(self, prompts: Sequence[str], tell: Tell) -> list[str | None]:
+        """One reply a prompt, in order; None where it failed, and for all after too many failures in a row."""
+        names = [self._name(prompt) for prompt in prompts]
+        missing = {n: p for n, p in zip(names, prompts, strict=True) if n not in self._known}
+        to_ask = list(missing.items())
+        failures = 0
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for start in range(0, len(to_ask), AT_ONCE):
+                tell(start, len(to_ask), "judged")
+                if failures >= GIVE_UP:
+                    break
+                some = to_ask[start : start + AT_ONCE]
+                for (name, _), reply in zip(
+                    some, pool.map(self._reply, [prompt for _, prompt in some]), strict=True
+                ):
+                    failures = failures + 1 if reply is None else 0
+                    if reply is not None:
+                        self._remember(name, reply)
+        return [self._known.get(name) for name in names]
+
+    def _name(self, prompt: str) -> str:
+        return hashlib.sha256(f"{self._identity}\n{prompt}".encode()).hexdigest()
+
+    def _remember(self, name: str, reply: str) -> None:
+        self._known[name] = reply
+        with self._memory.open("a", encoding="utf-8") as file:
+            # A line of its own also after one that was cut short.
+            file.write("\n" + json.dumps({"asked": name, "reply": reply}) + "\n")
+
+
+def _remembered(memory: Path) -> Iterator[tuple[str, str]]:
+    if not memory.is_file():
+        return
+    for line in memory.read_text(encoding="utf-8").splitlines():
+        try:
+            body = json.loads(line)
+            yield body["asked"], body["reply"]
+        except (ValueError, KeyError, TypeError):
+            continue  # cut short when somebody stopped it: it is asked again
