@@ -8,7 +8,7 @@ for, any text whatever. What these checks cannot decide, ``open_pairs`` names fo
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -123,7 +123,13 @@ def check_answer(
     return mine not in values and near == {true}
 
 
-def open_pairs(predicted: str, answer: str, options: Sequence[str] = ()) -> Pairs:
+def open_pairs(
+    predicted: str,
+    answer: str,
+    options: Sequence[str] = (),
+    relative_tolerance: float = 0.0,
+    decimals: int | None = None,
+) -> Pairs:
     """What is left to ask of two answers that ``check_answer`` finds different: expressions that must all be equal.
 
     Empty where these checks are the last word: between two numbers, where the prediction is another option, and
@@ -136,7 +142,11 @@ def open_pairs(predicted: str, answer: str, options: Sequence[str] = ()) -> Pair
         if mine in values or true not in values:
             return ()
         shown = _plain(options[values.index(true)])
-    return _pairs((mine, _plain(predicted)), (true, shown)) or ()
+
+    def same(one: Value, other: Value) -> bool:
+        return _near(one, other, relative_tolerance, decimals)
+
+    return _pairs((mine, _plain(predicted)), (true, shown), same) or ()
 
 
 def canonical_answer(answer: str, options: Sequence[str] = ()) -> str:
@@ -307,13 +317,15 @@ def _alike(mine: Several, true: Several) -> bool:
     return shapes[0] == shapes[1]
 
 
-def _pairs(mine: tuple[Value, str], true: tuple[Value, str]) -> Pairs | None:
+def _pairs(
+    mine: tuple[Value, str], true: tuple[Value, str], same: Callable[[Value, Value], bool]
+) -> Pairs | None:
     """The expressions that must be equal for these to be; None when they are not, whatever expressions say."""
     left, right = mine[0], true[0]
-    if left == right:
+    if same(left, right):
         return ()
     if isinstance(left, Several) and isinstance(right, Several):
-        return _item_pairs(mine, true)
+        return _item_pairs(mine, true, same)
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return None
     for one, other in ((left, right), (right, left)):
@@ -325,7 +337,9 @@ def _pairs(mine: tuple[Value, str], true: tuple[Value, str]) -> Pairs | None:
     return ((mine[1], true[1]),)
 
 
-def _item_pairs(mine: tuple[Value, str], true: tuple[Value, str]) -> Pairs | None:
+def _item_pairs(
+    mine: tuple[Value, str], true: tuple[Value, str], same: Callable[[Value, Value], bool]
+) -> Pairs | None:
     left, right = mine[0], true[0]
     assert isinstance(left, Several)
     assert isinstance(right, Several)
@@ -339,7 +353,7 @@ def _item_pairs(mine: tuple[Value, str], true: tuple[Value, str]) -> Pairs | Non
             return ((mine[1], true[1]),)
     found: list[tuple[str, str]] = []
     for one, other in zip(ours, theirs, strict=True):
-        pairs = _pairs(one, other)
+        pairs = _pairs(one, other, same)
         if pairs is None:
             return None
         found += pairs
