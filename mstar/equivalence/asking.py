@@ -88,6 +88,8 @@ def question(
             inner = open_pairs(left, right, (), relative_tolerance, decimals)
         else:
             inner = ((mine, true),)
+        if any(("=" in one) != ("=" in other) for one, other in inner):
+            return None  # of "3 = 5" the library would take the 5
         written = [(as_latex(one), as_latex(other)) for one, other in inner]
         sayable = [(one, other) for one, other in written if one is not None and other is not None]
         if not sayable or len(sayable) < len(written):
