@@ -28,6 +28,7 @@ REWARD_PASS = 2
 
 def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter) -> dict[str, Any]:
     """Measure a policy; every graded response goes to ``scored.parquet`` (greedy ones at temperature 0)."""
+    grader = Grader(task.answers, context.execution)
     with context.timed("load"):
         split = load_split(context, task.data, task.slice.split)
         rows = sliced(split, task.slice)
@@ -41,7 +42,6 @@ def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter)
             )
     settings = _settings(task)
     progress = context.track(len(rows) * len(settings), "prompts")
-    grader = Grader(task.answers, context.execution)
     run = _Run(task, context, sampler, scorer, progress, grader)
     measures = {sampling.temperature: _Measure(task, sampling, grader) for sampling in settings}
     path = context.scratch / "scored.parquet"

@@ -36,6 +36,7 @@ def score_shard(
     A wrong response's reward is 0 whatever the PRM says of it (``R = H(1(correct) * R_p)``), so the PRM is not asked;
     but where labels come from a vote, all responses vote. The grade here is always by the data set's own answer.
     """
+    grader, undecided = Grader(task.answers, context.execution), list[Key]()
     with context.timed("load"):
         wanted = {r.query_id for r in _mine(task, context, shard)}
         total = sum(1 for _ in _mine(task, context, shard))
@@ -50,7 +51,6 @@ def score_shard(
                 retokenize=task.retokenize,
             )
     counts = {"responses": 0, "correct": 0, "answered": 0}
-    grader, undecided = Grader(task.answers, context.execution), list[Key]()
     path = context.scratch / "scored.parquet"
     progress = context.track(total, "responses")
     with grader, images, TableWriter(path, Scored) as table:
