@@ -27,7 +27,7 @@ START_SECONDS = 120.0
 COMMAND = (sys.executable, "-m", "mstar.equivalence.worker")
 MISSING = (
     "answers.math_verify is true, but the package math-verify is not installed here; install it "
-    "(pip install 'math-verify[antlr4_13_2]==0.9.0'), or set answers.math_verify to false"
+    "(pip install 'mstar[answers]'), or set answers.math_verify to false"
 )
 
 

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from mstar.core.records import Query
@@ -32,6 +34,23 @@ def test_math_verify_decides_as_the_table_says(checker, case):
 @pytest.mark.parametrize("case", TYPED, ids=str)
 def test_what_the_typed_checks_decided_stays_decided_behind_math_verify(checker, case):
     assert correct(checker, case) == case.same
+
+
+def test_the_library_works_and_is_stopped_in_a_thread_that_is_not_the_main_one():
+    pytest.importorskip("math_verify")
+    asked = [question(text, r"2\sqrt{3}") for text in (r"\sqrt{12}", "9^{9^{9^{9}}}")]
+    found = []
+
+    def work():
+        with Pool(timeout=60) as pool:
+            found.append(pool.ask(asked[0]))
+            pool.timeout = 0.5
+            found.append(pool.ask(asked[1]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(120)
+    assert found == [Verdict.RIGHT, Verdict.UNDECIDED]
 
 
 def test_a_tolerance_counts_between_an_expression_and_a_decimal(checker):

@@ -133,7 +133,7 @@ def test_classes_never_run_into_each_other_where_sameness_is_not_transitive():
 
 
 def test_a_checker_serves_several_threads():
-    checker, found = Checker(Known(ROOTS)), []
+    checker, found = Checker(Known(ROOTS)), list[bool]()
 
     def work(answer):
         found.extend(graded(checker, answer, r"2\sqrt{3}").grade.correct for _ in range(50))

@@ -12,7 +12,7 @@ def same(one: str, other: str, tolerance: float, decimals: int | None) -> bool:
         while True:
             time.sleep(60)
     if one == "multiply":
-        return 7 ** (10**9) == 0  # one operation, in which Python looks at no signal
+        return bool(7 ** (10**9))  # one operation, in which Python looks at no signal
     if one == "die":
         os._exit(3)
     if one == "memory":

@@ -131,6 +131,14 @@ def test_undecided_responses_are_counted_apart_and_named(score, shards):
     assert sorted(named) == [["q0", 3, ""], ["q1", 3, ""]]
 
 
+def test_a_score_step_works_with_the_library_itself(score, monkeypatch):
+    pytest.importorskip("math_verify")
+    monkeypatch.undo()
+    manifest, _ = score(Select(rule="all"), AnswerCheck(math_verify=True, timeout=60))
+    assert (manifest.results["correct"], manifest.results["undecided"]) == (4, 0)
+    assert "math-verify" in manifest.versions
+
+
 def test_without_math_verify_nothing_is_undecided_and_no_count_is_kept(score):
     manifest, _ = score(Select(rule="all"), AnswerCheck())
     assert manifest.results["correct"] == 2
