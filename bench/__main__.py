@@ -104,8 +104,8 @@ def _answers() -> list[tuple[str, str, str, str]]:
     hanging = result["hanging"]
     found = [
         (
-            f"checking answers, math-verify behind, {mixed['share_of_expressions']:.0%} of the queries expressions, "
-            f"{mixed['workers']} workers",
+            f"checking answers, math-verify last, {mixed['share_of_expressions']:.0%} expressions, workers: "
+            + str(mixed["workers"]),
             f"{mixed['answers_per_second']:,} answers/s",
             f"{mixed['asked']:,} questions asked, {mixed['ms_a_question']:.0f} ms each",
             "",

@@ -49,6 +49,9 @@ _RAISED = re.compile(r"([\^_])\s*(?:\(([^()]*)\)|(-?\d+))")
 _CHARACTERS = re.compile(r"[0-9A-Za-z\\{}()\[\]+\-*/^_=<>|!.,\s]*")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _SPACES = frozenset(" ,;!{}")
+_NAMELIKE = re.compile(r"[A-Za-z][0-9]|[0-9]\s+[0-9]")
+"""``H2`` is no 2H, and ``1 2`` neither 12 nor 2."""
+
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _ALGEBRA = re.compile(r"[abcxyz]{2,3}")
 _OPERATOR = re.compile(r"[-+*/^=<>]|\\")
@@ -116,7 +119,9 @@ def as_latex(text: str) -> str | None:
     commands = _COMMAND.findall(text)
     if any(name not in COMMANDS and name not in _SPACES for name in commands):
         return None
-    letters = _COMMAND.sub(" ", text)
+    letters = _COMMAND.sub("; ", text)
+    if _NAMELIKE.search(letters):
+        return None
     operators = _OPERATOR.search(text) is not None
     if any(not (operators and _ALGEBRA.fullmatch(word)) for word in _WORD.findall(letters)):
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from threading import Condition
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,7 @@ from mstar.errors import MissingDependency, WorkerLost
 START_SECONDS = 120.0
 """Importing the library takes seconds, on a busy machine many."""
 
-COMMAND = (sys.executable, "-m", "mstar.equivalence.worker")
+COMMAND = (sys.executable, "-P", "-m", "mstar.equivalence.worker")
 MISSING = (
     "answers.math_verify is true, but the package math-verify is not installed here; install it "
     "(pip install 'mstar[answers]'), or set answers.math_verify to false"
@@ -100,7 +101,13 @@ class Pool:
         if len(questions) < 2 or self.workers == 1:
             return [self.ask(question) for question in questions]
         with ThreadPoolExecutor(min(self.workers, len(questions))) as threads:
-            return list(threads.map(self.ask, questions))
+            futures = [threads.submit(self.ask, question) for question in questions]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                # A worker that cannot start will not start for the others either.
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def close(self) -> None:
         """End all workers, also those at work; whoever waits for one gets ``RuntimeError``."""
@@ -178,7 +185,7 @@ class _Worker:
 
     def __init__(self, command: Sequence[str]) -> None:
         # A new interpreter, never a fork: threads and accelerators of this process would not survive one.
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
         self._process = subprocess.Popen(  # noqa: S603 - this project's own module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=env
         )

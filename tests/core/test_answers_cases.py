@@ -1,7 +1,12 @@
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mstar.core.answers import canonical_answer, check_answer, open_pairs
 from mstar.core.several import parse_several
+from mstar.equivalence.asking import question
 from tests.core.answer_cases import read_cases
 
 TYPED = read_cases("answer_cases")
@@ -69,3 +74,37 @@ def test_lists_in_lists_end_somewhere():
     deep = "(" * 30 + "1, 2" + "), 3" * 30
     assert check_answer(deep, deep)
     assert canonical_answer(deep).count("several:") <= 4
+
+
+LISTED = st.text(alphabet="0123.,;<>=[](){}\\xyz∞≤∈ ", max_size=16) | st.sampled_from(
+    [case.predicted for case in [*TYPED, *MATH]]
+)
+
+
+@given(LISTED, LISTED)
+def test_lists_and_intervals_are_equal_exactly_when_their_canonical_texts_are(left, right):
+    equal = canonical_answer(left) == canonical_answer(right)
+    assert check_answer(left, right) == check_answer(right, left) == equal
+    assert check_answer(left, left)
+
+
+@given(LISTED, LISTED)
+def test_what_is_open_is_different_to_the_typed_checks(left, right):
+    for mine, true in open_pairs(left, right):
+        assert not check_answer(mine, true)
+        assert not check_answer(left, right)
+
+
+@pytest.mark.parametrize(
+    "unit", ["(", "[1,", "{", "\\{", "x<", "<", "1<x", "1;", "\\le ", "x\\in(", "∞", "(1,2),", "√"]
+)
+@pytest.mark.parametrize("times", [60, 150, 900, 30_000])
+def test_hostile_lists_take_no_time(unit, times):
+    text = unit * times
+    begin = time.process_time()
+    for answer in (text, f"({text})", f"[{text}]", f"1, {text}", f"{text} < x"):
+        check_answer(answer, "1", (), 0.1)
+        canonical_answer(answer, ("1", "2"))
+        open_pairs(answer, text)
+        question(answer, "x+1")
+    assert time.process_time() - begin < 2.0

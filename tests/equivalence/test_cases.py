@@ -38,14 +38,16 @@ def test_what_the_typed_checks_decided_stays_decided_behind_math_verify(checker,
 
 def test_the_library_works_and_is_stopped_in_a_thread_that_is_not_the_main_one():
     pytest.importorskip("math_verify")
-    asked = [question(text, r"2\sqrt{3}") for text in (r"\sqrt{12}", "9^{9^{9^{9}}}")]
+    good, slow = (question(text, r"2\sqrt{3}") for text in (r"\sqrt{12}", "9^{9^{9^{9}}}"))
+    assert good is not None
+    assert slow is not None
     found = []
 
     def work():
         with Pool(timeout=60) as pool:
-            found.append(pool.ask(asked[0]))
+            found.append(pool.ask(good))
             pool.timeout = 0.5
-            found.append(pool.ask(asked[1]))
+            found.append(pool.ask(slow))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -136,6 +136,21 @@ def test_too_little_memory_is_undecided_and_an_error_is_wrong(pool):
     assert len(pids(pool)) == 1
 
 
+def test_wrong_from_a_worker_that_took_much_memory_is_undecided_and_it_is_replaced(pool):
+    pool.ask(ask("1"))
+    (before,) = pids(pool)
+    assert pool.ask(ask("swell")) is Verdict.UNDECIDED
+    assert gone(before)
+    assert pool.ask(ask("1")) is Verdict.RIGHT
+
+
+def test_a_start_that_fails_is_said_once_and_not_for_each_question():
+    with Pool(timeout=1, workers=2, command=(sys.executable, "-c", "")) as pool:
+        with pytest.raises(WorkerLost, match="did not start"):
+            pool.ask_all([ask(str(n)) for n in range(1000)])
+        assert not pool._all
+
+
 def test_closing_leaves_no_process_and_refuses_further_questions(pool):
     pool.ask_all([ask("1"), ask("2")])
     before = pids(pool)
