@@ -52,6 +52,11 @@ _SPACES = frozenset(" ,;!{}")
 _NAMELIKE = re.compile(r"[A-Za-z][0-9]|[0-9]\s+[0-9]")
 """``H2`` is no 2H, and ``1 2`` neither 12 nor 2."""
 
+_AMBIGUOUS = re.compile(
+    r"/\s*(?:[0-9.]+|[A-Za-z])\s*(?:[A-Za-z(]|\\(?!cdot|times|div))|\^\s*(?:\{[^{}]*\}|\w)\s*\^"
+)
+"""``1/2x`` is x/2 to one and 1/(2x) to another, and ``2^3^2`` 512 or 64."""
+
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _ALGEBRA = re.compile(r"[abcxyz]{2,3}")
 _OPERATOR = re.compile(r"[-+*/^=<>]|\\")
@@ -120,7 +125,7 @@ def as_latex(text: str) -> str | None:
     if any(name not in COMMANDS and name not in _SPACES for name in commands):
         return None
     letters = _COMMAND.sub("; ", text)
-    if _NAMELIKE.search(letters):
+    if _NAMELIKE.search(letters) or _AMBIGUOUS.search(text):
         return None
     operators = _OPERATOR.search(text) is not None
     if any(not (operators and _ALGEBRA.fullmatch(word)) for word in _WORD.findall(letters)):
