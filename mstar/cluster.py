@@ -219,8 +219,8 @@ def execution_of(common: Execution, pod: Pod) -> Execution:
     try:
         return Execution.model_validate(common.model_dump() | pod.execution)
     except ValidationError as error:
-        lines = mistakes(error, Execution, "all")
-        raise ValueError("; ".join(f"execution.{line.strip()}" for line in lines)) from None
+        lines = mistakes(error, Execution, "execution", under="execution.")
+        raise ValueError("; ".join(line.strip() for line in lines)) from None
 
 
 def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Cluster:
@@ -232,7 +232,7 @@ def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: s
     try:
         return Cluster.model_validate(_over(_over(ours, defaults), own))
     except ValidationError as error:
-        lines = "\n".join(mistakes(error, Cluster, "cluster"))
+        lines = "\n".join(mistakes(error, Cluster, "cluster", under="cluster."))
         raise SpecError(f"{source} does not fit together:\n{lines}") from None
 
 
