@@ -207,8 +207,7 @@ def logs(
 
     store = existing_store(url)
     run = load_run(store, name)
-    names = [*planned_names(run.spec, run.inputs), ANALYSIS]
-    if step and step not in names:
+    if step and step not in (names := [*planned_names(run.spec, run.inputs), ANALYSIS]):
         raise NotFound(f"run {name} has no step {step}{nearest(step, names, 'its steps are')}")
     wanted = step.replace("/", "-") if step else None
     found = []
