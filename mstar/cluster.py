@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from mstar import __version__
 from mstar.errors import SpecError
+from mstar.execution import Execution
 from mstar.mistakes import mistakes
-from mstar.tasks import Execution, Record
+from mstar.tasks import Record
 
 Stage = Literal["generate", "score", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("generate", "score", "train", "evaluate")

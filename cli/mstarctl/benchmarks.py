@@ -89,9 +89,9 @@ def evaluate(
     """Score a model on public benchmarks, greedily, by their official rules; the same command goes on after a stop."""
     from mstar.benchmarks.official import summary_text
     from mstar.benchmarks.registry import find_benchmarks, locate
+    from mstar.execution import Execution
     from mstar.models.family import model_type
     from mstar.stages.benchmarking import Asking, evaluate_benchmarks
-    from mstar.tasks import Execution
     from mstarctl import show
 
     as_json = output is Output.JSON

@@ -16,6 +16,7 @@ from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.prepare import prepare
 from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
 from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
+from mstar.execution import Execution
 from mstar.executors.local import LocalExecutor
 from mstar.history import Run, load_history, load_run, run_names
 from mstar.mistakes import nearest
@@ -23,7 +24,6 @@ from mstar.recipe import planned_names
 from mstar.storage import keys
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
-from mstar.tasks import Execution
 from mstarctl import show
 from mstarctl.inputs import read_spec
 
