@@ -19,9 +19,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from mstar.demo.dataset import draw_split
 from mstar.demo.digits import render_image
 from mstar.demo.prompts import format_prompt
+from mstar.execution import Execution
 from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.protocols import Prompted
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 
 BASE = Path(__file__).parents[1] / "mstar" / "demo" / "base"
 

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from mstar import __version__
 from mstar.errors import SpecError
+from mstar.execution import Execution
 from mstar.mistakes import mistakes
-from mstar.tasks import Execution, Record
+from mstar.tasks import Record
 
 Stage = Literal["generate", "score", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("generate", "score", "train", "evaluate")
@@ -219,8 +220,8 @@ def execution_of(common: Execution, pod: Pod) -> Execution:
     try:
         return Execution.model_validate(common.model_dump() | pod.execution)
     except ValidationError as error:
-        lines = mistakes(error, Execution, "all")
-        raise ValueError("; ".join(f"execution.{line.strip()}" for line in lines)) from None
+        lines = mistakes(error, Execution, "execution", under="execution.")
+        raise ValueError("; ".join(line.strip() for line in lines)) from None
 
 
 def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Cluster:
@@ -232,7 +233,7 @@ def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: s
     try:
         return Cluster.model_validate(_over(_over(ours, defaults), own))
     except ValidationError as error:
-        lines = "\n".join(mistakes(error, Cluster, "cluster"))
+        lines = "\n".join(mistakes(error, Cluster, "cluster", under="cluster."))
         raise SpecError(f"{source} does not fit together:\n{lines}") from None
 
 

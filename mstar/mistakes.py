@@ -24,9 +24,14 @@ _KINDS = {
 }
 
 
-def mistakes(error: ValidationError, root: type[BaseModel], top: str) -> list[str]:
-    """One line for each mistake that ``root`` found; ``top`` names the whole, where a mistake has no key of its own."""
-    return [f"  {_key(item, top)}: {_said(item, root)}" for item in error.errors()]
+def mistakes(
+    error: ValidationError, root: type[BaseModel], top: str, *, under: str = ""
+) -> list[str]:
+    """One line for each mistake that ``root`` found; ``top`` names the whole, where a mistake has no key of its own.
+
+    Keys begin with ``under``, where ``root`` is a part of what the person wrote.
+    """
+    return [f"  {_key(item, top, under)}: {_said(item, root)}" for item in error.errors()]
 
 
 def nearest(wrong: str, known: Sequence[str], which: str) -> str:
@@ -35,8 +40,8 @@ def nearest(wrong: str, known: Sequence[str], which: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; {which} {', '.join(known)}"
 
 
-def _key(item: Any, top: str) -> str:
-    return ".".join(map(str, item["loc"])) or top
+def _key(item: Any, top: str, under: str) -> str:
+    return under + ".".join(map(str, item["loc"])) if item["loc"] else top
 
 
 def _said(item: Any, root: type[BaseModel]) -> str:

@@ -348,28 +348,3 @@ def task_inputs(task: Task) -> tuple[Ref, ...]:
 
     visit(task)
     return tuple(found)
-
-
-class DeepSpeed(Record):
-    """Train under DeepSpeed: ``processes`` ranks on each machine that takes part, ZeRO stage 0 to 3."""
-
-    zero_stage: int = Field(1, ge=0, le=3)
-    processes: int = Field(1, ge=1)
-
-
-class Execution(Record):
-    """How a step runs; changes speed, never what is computed beyond rounding (an engine: beyond its own draws).
-
-    A train step leaves a checkpoint inside itself every ``checkpoint_seconds`` (None: only when it is asked to stop).
-    """
-
-    engine: Literal["transformers", "vllm"] = "transformers"
-    sampling_rows: int = Field(512, ge=1)
-    scoring_rows: int = Field(256, ge=1)
-    micro_batch: int | None = Field(None, ge=1)
-    shards: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    deepspeed: DeepSpeed | None = None
-    checkpoint_seconds: float | None = Field(600, gt=0)
-    max_pixels: int = Field(12_845_056, ge=1)

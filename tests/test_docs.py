@@ -14,6 +14,10 @@ def test_the_page_about_the_spec_is_up_to_date():
     subprocess.run([sys.executable, "tools/spec_docs.py", "--check"], cwd=ROOT, check=True)
 
 
+def test_every_number_of_the_reproduction_s_tables_is_a_study_s():
+    subprocess.run([sys.executable, "tools/reproduction.py", "--check"], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize(
     "page",
     [

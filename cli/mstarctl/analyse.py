@@ -15,6 +15,7 @@ from mstarctl.options import Output, OutputOption, StoreOption
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mstar.analysis.endpoint import Endpoint
     from mstar.analysis.judging import Cost
     from mstar.analysis.preferring import Rater
     from mstar.analysis.records import Analysis
@@ -70,7 +71,8 @@ def prm(
     from mstarctl import show, work
 
     quiet = output is Output.JSON
-    asked = _judge(judge, judge_model, judge_key_env, judge_sample, yes=yes)
+    endpoint = endpoint_of(judge, judge_model, judge_key_env)
+    asked = _judge(endpoint, judge_sample, yes=yes)
     opened = work.existing_store(store)
     try:
         found = analyse(
@@ -93,25 +95,29 @@ def prm(
     typer.echo(f"wrote {data} and {page}")
 
 
-def _judge(
-    url: str | None, model: str | None, variable: str | None, responses: int, *, yes: bool
-) -> "Judge | None":
-    """The judge that was asked for, checked before anything is sampled for it."""
+def endpoint_of(url: str | None, model: str | None, variable: str | None) -> "Endpoint | None":
+    """The endpoint of the judge that was asked for, checked before anything is sampled for it."""
     if url is None:
         return None
     from mstar.analysis.endpoint import Endpoint
-    from mstar.analysis.whole import Judge
 
     if not model:
         raise SpecError("--judge needs --judge-model, the name that the endpoint has for its model")
     key = os.environ.get(variable or KEY_VARIABLE)
     if variable and not key:
         raise SpecError(f"--judge-key-env names {variable}, but no such variable is set")
-    endpoint = Endpoint(url, model, key)
+    return Endpoint(url, model, key)
+
+
+def _judge(endpoint: "Endpoint | None", responses: int, *, yes: bool) -> "Judge | None":
+    if endpoint is None:
+        return None
+    from mstar.analysis.whole import Judge
+
     return Judge(
         endpoint=endpoint,
         responses=responses,
-        confirm=lambda cost: _confirm(cost, f"{model} at {endpoint.url}", yes=yes),
+        confirm=lambda cost: _confirm(cost, f"{endpoint.model} at {endpoint.url}", yes=yes),
     )
 
 

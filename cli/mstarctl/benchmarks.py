@@ -1,7 +1,6 @@
 """``mstarctl eval``: a model's scores on public benchmarks."""
 
 import json
-import os
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mstar.errors import SpecError
-from mstarctl.analyse import INTERRUPTED, KEY_VARIABLE
+from mstarctl.analyse import INTERRUPTED, KEY_VARIABLE, endpoint_of
 from mstarctl.options import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -90,9 +89,9 @@ def evaluate(
     """Score a model on public benchmarks, greedily, by their official rules; the same command goes on after a stop."""
     from mstar.benchmarks.official import summary_text
     from mstar.benchmarks.registry import find_benchmarks, locate
+    from mstar.execution import Execution
     from mstar.models.family import model_type
     from mstar.stages.benchmarking import Asking, evaluate_benchmarks
-    from mstar.tasks import Execution
     from mstarctl import show
 
     as_json = output is Output.JSON
@@ -108,7 +107,7 @@ def evaluate(
         threads=threads,
         max_pixels=max_pixels,
     )
-    endpoint = _endpoint(judge, judge_model, judge_key_env)
+    endpoint = endpoint_of(judge, judge_model, judge_key_env)
     try:
         with show.bar(model.name or str(model), as_json=as_json) as tell:
             scores = evaluate_benchmarks(
@@ -163,20 +162,6 @@ def _prompt(template: str | None) -> "Prompt | None":
     if lacking:
         raise SpecError(f"--prompt lacks {' and '.join(lacking)}: {template!r}")
     return Prompt(template=template)
-
-
-def _endpoint(url: str | None, model: str | None, variable: str | None) -> "Endpoint | None":
-    """The judge's address, checked before anything is sampled for it."""
-    if url is None:
-        return None
-    from mstar.analysis.endpoint import Endpoint
-
-    if not model:
-        raise SpecError("--judge needs --judge-model, the name that the endpoint has for its model")
-    key = os.environ.get(variable or KEY_VARIABLE)
-    if variable and not key:
-        raise SpecError(f"--judge-key-env names {variable}, but no such variable is set")
-    return Endpoint(url, model, key)
 
 
 def _judge(endpoint: "Endpoint", folder: Path) -> "Judge":

@@ -17,6 +17,7 @@ from mstar.controller.prepare import prepare
 from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
 from mstar.equivalence.pool import require_math_verify
 from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
+from mstar.execution import Execution
 from mstar.executors.local import LocalExecutor
 from mstar.history import Run, load_history, load_run, run_names
 from mstar.mistakes import nearest
@@ -210,8 +211,7 @@ def logs(
 
     store = existing_store(url)
     run = load_run(store, name)
-    names = [*planned_names(run.spec, run.inputs), ANALYSIS]
-    if step and step not in names:
+    if step and step not in (names := [*planned_names(run.spec, run.inputs), ANALYSIS]):
         raise NotFound(f"run {name} has no step {step}{nearest(step, names, 'its steps are')}")
     wanted = step.replace("/", "-") if step else None
     found = []

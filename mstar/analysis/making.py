@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from mstar.controller.decide import Patience, Seen, Stop, Submit, decide
 from mstar.errors import IntegrityError, by_code
+from mstar.execution import Execution
 from mstar.executors.base import ABSENT, Executor, Job
 from mstar.storage import keys
 from mstar.storage.manifest import Manifest
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
-from mstar.tasks import Execution, Ref, Task, task_hash
+from mstar.tasks import Ref, Task, task_hash
 
 STEP = "analysis/sample"
 INDEX = 9999

@@ -8,8 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from mstar.cluster import Cluster
 from mstar.config.evolving import Evolve
 from mstar.config.phases import Data, Evaluation, Limits, Prm, Prompts, WarmUp
+from mstar.execution import Execution
 from mstar.storage.manifest import canonical_json, sha256
-from mstar.tasks import AnswerCheck, Execution, Record
+from mstar.tasks import AnswerCheck, Record
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 

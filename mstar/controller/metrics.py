@@ -16,11 +16,11 @@ from prometheus_client import (
 
 from mstar.cluster import Cluster, TrainPod, execution_of
 from mstar.controller.status import Phase, Status
+from mstar.execution import Execution
 from mstar.executors.base import Observation
 from mstar.history import Entry, Run
 from mstar.recipe import Step, planned_steps
 from mstar.storage.manifest import Manifest
-from mstar.tasks import Execution
 
 SILENT_SECONDS = 600.0
 """A controller that has not looked at its run for so long is stuck, and is to be started again."""

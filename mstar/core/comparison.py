@@ -95,11 +95,13 @@ def paired_estimate(
     found = crossed_estimate(
         [[float(a) - float(b) for a, b in zip(x, y, strict=True)] for x, y in pairs], level
     )
-    if found.low != found.high or found.low is None:
+    low, high = found.low, found.high
+    if low is None or high is None:
         return found
-    _, reach = wilson_interval(0, len(ours[0]), level)
-    low, high = max(-1.0, found.mean - reach), min(1.0, found.mean + reach)
-    return Estimate(mean=found.mean, low=low, high=high, n=found.n)
+    if low == high:
+        _, reach = wilson_interval(0, len(ours[0]), level)
+        low, high = found.mean - reach, found.mean + reach
+    return Estimate(mean=found.mean, low=max(-1.0, low), high=min(1.0, high), n=found.n)
 
 
 def interpolate(curve: Sequence[tuple[float, float]], at: float) -> float | None:

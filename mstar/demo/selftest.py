@@ -14,10 +14,11 @@ from PIL import Image
 from mstar.config import Prompts
 from mstar.demo.dataset import SCHEMA
 from mstar.demo.specs import base_folder
+from mstar.execution import Execution
 from mstar.stages.run import Request, run_request
 from mstar.storage.artifacts import commit_dataset, commit_model
 from mstar.storage.store import Store
-from mstar.tasks import Execution, GenerateTask, Prompt, Queries, Ref, Sampling, Slice
+from mstar.tasks import GenerateTask, Prompt, Queries, Ref, Sampling, Slice
 
 QUERIES = 4
 SIZE = 28

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from mstar.tasks import Execution, Task
+from mstar.execution import Execution
+from mstar.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

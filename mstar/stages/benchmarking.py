@@ -19,10 +19,11 @@ from mstar.benchmarks.scoring import judge_responses, score
 from mstar.core.records import Query
 from mstar.data.images import decode_image
 from mstar.errors import DataError, StorageError
+from mstar.execution import Execution
 from mstar.stages.engines import open_sampler
 from mstar.stages.inputs import user_turn
 from mstar.stages.protocols import Prompted, Sampler, batches
-from mstar.tasks import Execution, Prompt, Sampling
+from mstar.tasks import Prompt, Sampling
 
 AT_ONCE = {"transformers": 128, "vllm": 512}
 """Questions whose images are decoded, answered and written together, by engine: one that schedules wants many."""

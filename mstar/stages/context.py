@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mstar.execution import Execution
 from mstar.stages.protocols import Progress
 from mstar.storage.store import Store
-from mstar.tasks import Execution
 
 Tell = Callable[[int, int, str], None]
 """Called with units done, units in all, and what the units are."""

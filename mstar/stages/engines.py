@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from mstar.errors import MissingDependency
+from mstar.execution import Execution
 from mstar.stages.protocols import Sampler, StepScorer
-from mstar.tasks import Execution
 
 
 def open_sampler(model: Path, execution: Execution, *, alone: bool = True) -> Sampler:

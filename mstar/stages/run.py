@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 import mstar
 from mstar.errors import SpecError, StorageError
+from mstar.execution import Execution
 from mstar.mistakes import mistakes
 from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
@@ -28,7 +29,6 @@ from mstar.storage.open import open_store
 from mstar.storage.reading import read_manifest
 from mstar.tasks import (
     EvaluateTask,
-    Execution,
     GenerateTask,
     Record,
     ScoreTask,

@@ -101,33 +101,32 @@ def claims_section(summary: Summary) -> Section | None:
     for judged in summary.claims:
         claim, found = judged.claim, judged.measured
         against = f"{claim.row} over {claim.over}" if claim.over else claim.row
+        how = el("span", f"({against}, by {claim.by})", class_="note")
         lines.append(
             [
-                el("b", claim.name),
-                join(claim.says, " ", el("span", f"({against}, by {claim.by})", class_="note")),
-                claim.paper or "–",
+                join(el("b", claim.name), " ", claim.says, " ", how),
+                el("strong", judged.verdict.value),
                 points(found.difference.mean) if found else "–",
                 _span(found.difference) if found else "–",
-                el("strong", judged.verdict.value),
                 whole(found.pairs if found else None),
                 whole(found.questions if found else None),
+                claim.paper or "–",
             ]
         )
     head: list[Child] = [
         "Claim",
-        "It says",
-        "The paper's evidence",
+        "Verdict",
         "Points",
         "95 % interval",
-        "Verdict",
         "Pairs",
         "Questions",
+        "The paper's evidence",
     ]
     caption = (
         "Each claim is a difference said to be above zero, in percentage points: seen when its whole interval is, not "
         "seen when its whole interval is below, and else not to be told from these cells."
     )
-    body = _explained(caption, "Claims", head, lines, class_="results")
+    body = _explained(caption, "Claims", head, lines, class_="claims")
     return Section(id="claims", title="What was claimed, and what shows", short="Claims", body=body)
 
 

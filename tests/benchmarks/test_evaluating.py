@@ -8,9 +8,10 @@ import pytest
 from mstar.benchmarks.registry import BENCHMARKS, find_benchmarks, locate
 from mstar.core.records import Finish, Response
 from mstar.errors import ConflictError, DataError, IntegrityError
+from mstar.execution import Execution
 from mstar.stages import benchmarking
 from mstar.stages.benchmarking import Asking, evaluate_benchmarks
-from mstar.tasks import Execution, Prompt
+from mstar.tasks import Prompt
 from tests.benchmarks.making import (
     MMSTAR,
     mmstar_row,

@@ -9,12 +9,13 @@ import time
 import pytest
 
 from mstar.errors import NotFound, WorkerLost
+from mstar.execution import Execution
 from mstar.executors.base import ABSENT, Executor, Job, State
 from mstar.executors.fake import FakeExecutor
 from mstar.executors.local import LocalExecutor
 from mstar.recipe import next_step
 from mstar.storage.open import open_store
-from mstar.tasks import Execution, task_hash
+from mstar.tasks import task_hash
 from tests import fake_api
 from tests.executors.making import executor as kubernetes
 from tests.executors.making import real_pods

@@ -8,9 +8,10 @@ import pytest
 from mstar.core.records import Finish
 from mstar.demo.specs import base_folder
 from mstar.errors import ModelError
+from mstar.execution import Execution
 from mstar.stages.engines import open_sampler
 from mstar.stages.protocols import Prompted, Sampler
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 from tests.fake_vllm import World, installed
 from tests.real_vllm import REAL_VLLM
 from tests.tiny import build_tiny_model, draw_image

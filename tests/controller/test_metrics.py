@@ -10,11 +10,11 @@ from mstar.cluster import Cluster
 from mstar.controller import metrics as module
 from mstar.controller.metrics import Metrics, gpus_held, show
 from mstar.controller.status import Phase, Status
+from mstar.execution import Execution
 from mstar.executors.base import Observation, State
 from mstar.history import Entry, Run
 from mstar.recipe import planned_steps
 from mstar.storage.manifest import Manifest
-from mstar.tasks import Execution
 from tests.executors.making import STEPS
 from tests.runs import INPUTS, made_up, small_spec
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mstar.cluster import Cluster
 from mstar.errors import MstarError
+from mstar.execution import Execution
 from mstar.executors.base import Job
 from mstar.executors.k8s.api import Api, Connection
 from mstar.executors.k8s.executor import KubernetesExecutor
@@ -16,7 +17,7 @@ from mstar.recipe import Step, planned
 from mstar.stages.pod import Pod, Stopping, _read_request, serve
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.store import Store
-from mstar.tasks import Execution, task_hash, task_inputs
+from mstar.tasks import task_hash, task_inputs
 from tests.fake_api import FakeCluster
 from tests.fake_kubelet import Ended, Running, Work, last_word
 from tests.runs import INPUTS, made_up_results, small_spec

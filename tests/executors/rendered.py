@@ -3,6 +3,7 @@
 from typing import Any
 
 from mstar.cluster import Cluster
+from mstar.execution import Execution
 from mstar.executors.base import Job
 from mstar.executors.k8s.names import Place
 from mstar.executors.k8s.render import (
@@ -13,7 +14,6 @@ from mstar.executors.k8s.render import (
     resolved,
     step_job,
 )
-from mstar.tasks import Execution
 from tests.executors.making import STEPS
 
 Object = dict[str, Any]

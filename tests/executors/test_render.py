@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from mstar.cluster import Cluster
 from mstar.config import NAME
 from mstar.errors import leaves
+from mstar.execution import Execution
 from mstar.executors.base import Job
 from mstar.executors.k8s import names
 from mstar.executors.k8s.names import Place
 from mstar.executors.k8s.render import LASTING, Owner, Scene, controller_job, gang_service, step_job
-from mstar.tasks import Execution, task_hash
+from mstar.tasks import task_hash
 from tests.chart.pod_security import faults
 from tests.executors.making import STEPS
 from tests.executors.rendered import GOLDEN, OWNER, PLACE, controller, made

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from mstar.core.records import Example, Finish
 from mstar.errors import MstarError
+from mstar.execution import Execution
 from mstar.stages.context import Context, Gang, never
 from mstar.stages.interim import clear_progress
 from mstar.stages.run import scratch_folder
@@ -35,7 +36,6 @@ from mstar.storage.store import Store
 from mstar.storage.tables import TableWriter
 from mstar.tasks import (
     AnswerExamples,
-    Execution,
     Optimization,
     Prompt,
     Ref,

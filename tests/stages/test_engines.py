@@ -9,11 +9,12 @@ from mstar.controller.prepare import prepare
 from mstar.core.records import Response
 from mstar.demo.dataset import write_dataset
 from mstar.demo.specs import base_folder, read_recipe
+from mstar.execution import Execution
 from mstar.stages.run import Request, run_request
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part
 from mstar.storage.tables import read_tables
-from mstar.tasks import EvaluateTask, Execution, GenerateTask, Prompt, Queries, Sampling, Slice
+from mstar.tasks import EvaluateTask, GenerateTask, Prompt, Queries, Sampling, Slice
 from tests.fake_vllm import World, installed
 from tests.real_vllm import REAL_VLLM
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from mstar.errors import IntegrityError, Preempted, WorkerLost
+from mstar.execution import DeepSpeed
 from mstar.stages.context import Gang
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
-from mstar.tasks import DeepSpeed, TrainTask, task_hash
+from mstar.tasks import TrainTask, task_hash
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,

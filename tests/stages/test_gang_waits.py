@@ -5,12 +5,12 @@ import socket
 import pytest
 
 from mstar.errors import Preempted, StorageError, WorkerLost
+from mstar.execution import Execution
 from mstar.stages.context import Context, Gang, never
 from mstar.stages.gang import await_address, await_outcome
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.manifest import Part
 from mstar.storage.memory import MemoryStore
-from mstar.tasks import Execution
 
 GANG = Gang(size=2, rank=1, address="run-0.run", port=29500)
 STEP = "a" * 64

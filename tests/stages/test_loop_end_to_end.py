@@ -11,6 +11,7 @@ from mstar.core.records import Example, Response, Scored
 from mstar.demo.dataset import write_dataset
 from mstar.demo.specs import base_folder, read_recipe
 from mstar.errors import IntegrityError
+from mstar.execution import Execution
 from mstar.executors.fake import FakeExecutor
 from mstar.history import load_history
 from mstar.recipe import Done, next_step, planned_steps
@@ -19,7 +20,7 @@ from mstar.storage import keys
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part, read_manifest, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import TASK, Execution, task_hash
+from mstar.tasks import TASK, task_hash
 from tests.controller.test_controller import Silent
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ from mstar.core.records import Example, Scored
 from mstar.demo.dataset import SplitName, write_dataset
 from mstar.demo.specs import base_folder, read_recipe
 from mstar.errors import DataError
+from mstar.execution import Execution
 from mstar.executors.fake import FakeExecutor
 from mstar.history import load_history, load_run
 from mstar.recipe import planned_steps
@@ -17,7 +18,7 @@ from mstar.storage import keys
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import TASK, Execution, ScoreTask, Select
+from mstar.tasks import TASK, ScoreTask, Select
 from tests.controller.test_controller import Silent
 
 pytestmark = pytest.mark.slow

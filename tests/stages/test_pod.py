@@ -16,6 +16,7 @@ from mstar.errors import (
     StorageError,
     StoreRefused,
 )
+from mstar.execution import Execution
 from mstar.stages import pod as module
 from mstar.stages import run
 from mstar.stages.context import Gang
@@ -25,7 +26,7 @@ from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import read_manifest
-from mstar.tasks import Execution, Ref, ScoreTask, task_hash
+from mstar.tasks import Ref, ScoreTask, task_hash
 from tests.executors.making import STEPS
 
 KEY = "runs/small/jobs/job/request.json"

@@ -16,6 +16,7 @@ from mstar.demo.dataset import write_dataset
 from mstar.demo.model import build_model, build_processor, save_model
 from mstar.demo.specs import base_folder, read_recipe
 from mstar.demo.tokenizer import SPECIAL_TOKENS
+from mstar.execution import Execution
 from mstar.executors.fake import FakeExecutor
 from mstar.history import load_history
 from mstar.models.family import load_family
@@ -27,7 +28,7 @@ from mstar.storage import keys
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import materialise, open_part, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import TASK, Execution, ScoreTask
+from mstar.tasks import TASK, ScoreTask
 from tests.controller.test_controller import Silent
 
 pytestmark = pytest.mark.slow

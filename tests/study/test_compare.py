@@ -55,6 +55,13 @@ def test_a_difference_is_paired_by_seed_and_base_whatever_the_order():
     assert rows[1].pairs == 4
 
 
+def test_no_difference_of_accuracies_reaches_beyond_all_and_none():
+    ours = [[RIGHT] * 9 + [WRONG], [WRONG] * 10]
+    theirs = [[WRONG] * 10, [RIGHT] * 10]
+    found = paired_estimate(ours, theirs)
+    assert (found.low, found.high) == (-1.0, 1.0)
+
+
 def test_only_cells_that_both_rows_have_are_compared():
     records = [make_record("all", seed=0), make_record("all", seed=1), make_record("top", seed=1)]
     (_, top) = compare_rows(plans("all", "top"), records, "all")

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from mstar.errors import DataError, ModelError
+from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.stages.backends.checkpoint import TrainerState, check_continues, read_state
 from mstar.stages.backends.encoding import EncodedRows, check_fits
@@ -32,7 +33,7 @@ from mstar.stages.backends.order import plan_epoch, rank_share
 from mstar.stages.backends.runtime import set_threads
 from mstar.stages.backends.session import Session, open_accelerator, open_session, zero_stage
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
-from mstar.tasks import Execution, Optimization
+from mstar.tasks import Optimization
 
 
 class AccelerateTrainer:

@@ -11,10 +11,11 @@ from typing import Any, Literal, overload
 from PIL import Image
 
 from mstar.core.records import Example, Finish
+from mstar.execution import Execution
 from mstar.stages.interim import Place
 from mstar.stages.protocols import Prompted, TrainingRow, TrainReport
 from mstar.storage.manifest import Part
-from mstar.tasks import Execution, Optimization, Record
+from mstar.tasks import Optimization, Record
 
 JOB, ROWS, IMAGES = "job.json", "rows.jsonl", "images"
 PROGRESS, REPORT, ERROR = "progress", "report.json", "error.json"

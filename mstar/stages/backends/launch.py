@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from mstar import errors
+from mstar.execution import Execution
 from mstar.stages.backends.handover import (
     SAID,
     Job,
@@ -37,7 +38,7 @@ from mstar.stages.gang import await_address
 from mstar.stages.interim import Interim
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
 from mstar.storage.manifest import Part
-from mstar.tasks import Execution, Optimization
+from mstar.tasks import Optimization
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import torch
 
 from mstar.errors import ModelError
-from mstar.tasks import Execution
+from mstar.execution import Execution
 
 
 def choose_device(execution: Execution) -> torch.device:

@@ -15,12 +15,13 @@ from accelerate.state import AcceleratorState
 
 from mstar.core.schedule import rate_share
 from mstar.errors import ModelError
+from mstar.execution import Execution
 from mstar.models.family import Family
 from mstar.models.prm import load_reward_model, save_head
 from mstar.stages.backends.checkpoint import TrainerState, library_versions, write_state
 from mstar.stages.backends.objectives import PolicyLoss, StepValueLoss
 from mstar.stages.backends.runtime import choose_device
-from mstar.tasks import Execution, Optimization
+from mstar.tasks import Optimization
 
 SILENCE = timedelta(minutes=30)
 """How long ranks wait for each other before they give up: also while others store a checkpoint inside the step."""

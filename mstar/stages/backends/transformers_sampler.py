@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mstar.core.records import Response
+from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.stages.backends.attention import decode_grouped
 from mstar.stages.backends.decoding import Decoder, Row
@@ -13,7 +14,7 @@ from mstar.stages.backends.encoding import check_fits, encode_distinct
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Progress, Prompted, batches
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 
 WINDOW = 8
 """Batches whose prompts are encoded and sorted by length together; holds memory down, and padding too."""

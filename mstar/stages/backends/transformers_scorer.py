@@ -12,13 +12,13 @@ from transformers import DynamicCache
 from mstar.core.records import Response
 from mstar.core.steps import step_ends_from_pieces
 from mstar.errors import ModelError
+from mstar.execution import Execution
 from mstar.models.family import Encoded, load_family
 from mstar.models.prm import load_reward_model
 from mstar.stages.backends.cache import repeat_rows
 from mstar.stages.backends.encoding import check_fits, encode_distinct
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Judged, Progress, Prompted, batches
-from mstar.tasks import Execution
 
 WINDOW = 8
 """Batches whose prompts are encoded and sorted by length together."""

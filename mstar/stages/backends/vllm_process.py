@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from mstar.errors import MissingDependency, ModelError
-from mstar.tasks import Execution
+from mstar.execution import Execution
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

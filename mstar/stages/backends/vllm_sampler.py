@@ -14,6 +14,7 @@ from typing import Any
 
 from mstar.core.records import Response
 from mstar.errors import ModelError, SpecError
+from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.stages.backends.encoding import check_fits
 from mstar.stages.backends.responses import respond
@@ -21,7 +22,7 @@ from mstar.stages.backends.runtime import set_threads
 from mstar.stages.backends.vllm_engine import Engine, EngineOptions, Row
 from mstar.stages.backends.vllm_process import choose_platform, import_vllm
 from mstar.stages.protocols import Progress, Prompted, batches
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 
 AHEAD = 2
 """Rows asked for, in full batches: one at work and one waiting, so that few prepared images are held."""

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mstar.core.records import Finish
+from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.encoding import EncodedRows
 from mstar.stages.backends.order import plan_epoch
 from mstar.stages.protocols import TrainingRow
-from mstar.tasks import Execution
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, distance, train, weights
 

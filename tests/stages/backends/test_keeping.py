@@ -3,12 +3,12 @@
 import pytest
 
 from mstar.errors import IntegrityError
+from mstar.execution import Execution
 from mstar.stages.backends import keeping
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.keeping import Due, Keeper, check_same_plan
 from mstar.stages.interim import Interim
 from mstar.storage.memory import MemoryStore
-from mstar.tasks import Execution
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION
 

@@ -8,9 +8,10 @@ import torch
 
 from mstar.core.records import Finish
 from mstar.errors import ModelError
+from mstar.execution import Execution
 from mstar.stages.backends.draws import pick, uniforms
 from mstar.stages.backends.transformers_sampler import TransformersSampler
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 from tests.stages.backends.rows import make_prompts
 from tests.tiny import build_tiny_model, encode_text
 

@@ -9,10 +9,10 @@ import torch
 from mstar.core.records import Finish, Response
 from mstar.core.steps import step_ends_from_pieces
 from mstar.errors import ModelError
+from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model, save_head
 from mstar.stages.backends.transformers_scorer import TransformersScorer
-from mstar.tasks import Execution
 from tests.stages.backends.rows import make_prompts
 from tests.tiny import build_tiny_model, draw_image, encode_text
 

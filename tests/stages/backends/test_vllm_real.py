@@ -15,10 +15,11 @@ from mstar.demo.digits import render_image
 from mstar.demo.prompts import format_prompt
 from mstar.demo.specs import base_folder
 from mstar.errors import ModelError
+from mstar.execution import Execution
 from mstar.stages.backends import vllm_engine
 from mstar.stages.engines import open_sampler
 from mstar.stages.protocols import Prompted
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 from tests.real_vllm import REAL_VLLM
 from tests.stages.backends import rows
 from tests.tiny import build_tiny_model

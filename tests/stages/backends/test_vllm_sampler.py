@@ -11,10 +11,11 @@ import torch
 
 from mstar.core.records import Finish
 from mstar.errors import MissingDependency, ModelError, SpecError
+from mstar.execution import Execution
 from mstar.stages.backends import vllm_process
 from mstar.stages.backends.vllm_engine import BATCHED_TOKENS, one_line
 from mstar.stages.engines import open_sampler
-from mstar.tasks import Execution, Sampling
+from mstar.tasks import Sampling
 from tests.fake_vllm import World, installed
 from tests.stages.backends.rows import make_prompts
 from tests.tiny import draw_image, encode_text
