@@ -67,6 +67,7 @@ def rows() -> list[tuple[str, str, str, str]]:
             "at least 20,000",
         ),
     ]
+    found += _answers()
     for name, (small, large) in core["selection"].items():
         memory = (
             f"peak memory {large['peak_rise_mib']:.1f} MiB above that of {small['responses']:,}"
@@ -96,6 +97,30 @@ def rows() -> list[tuple[str, str, str, str]]:
             )
         )
     return found
+
+
+def _answers() -> list[tuple[str, str, str, str]]:
+    result = run("bench.answers")
+    hanging = result["hanging"]
+    found = [
+        (
+            f"checking answers, math-verify last, {mixed['share_of_expressions']:.0%} expressions, workers: "
+            + str(mixed["workers"]),
+            f"{mixed['answers_per_second']:,} answers/s",
+            f"{mixed['asked']:,} questions asked, {mixed['ms_a_question']:.0f} ms each",
+            "",
+        )
+        for mixed in result["throughput"]
+    ]
+    return [
+        *found,
+        (
+            f"a hanging answer, deadline {hanging['timeout']:g} s",
+            f"undecided after {hanging['until_undecided']:.2f} s",
+            f"the next answer, from a new worker: {hanging['next_answer_from_a_new_worker']:.1f} s",
+            "the deadline and 0.5 s",
+        ),
+    ]
 
 
 def _cluster() -> list[tuple[str, str, str, str]]:

