@@ -17,7 +17,6 @@ from mstar.controller.prepare import prepare
 from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
 from mstar.equivalence.pool import require_math_verify
 from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
-from mstar.execution import Execution
 from mstar.executors.local import LocalExecutor
 from mstar.history import Run, load_history, load_run, run_names
 from mstar.mistakes import nearest

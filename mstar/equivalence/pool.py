@@ -76,7 +76,8 @@ class Pool:
     def ask(self, question: Question) -> Verdict:
         """The verdict, by the deadline; the time that a worker takes to start, or to be free, does not count."""
         line = json.dumps(asdict(question) | {"deadline": self.timeout}).encode() + b"\n"
-        for _ in range(2):  # a worker may have died while idle, which is no fault of this question
+        # Twice: a worker may have died while idle, or be swollen with what it was asked before.
+        for _ in range(2):
             worker = self._take()
             try:
                 reply = worker.ask(line, self._clock() + self.timeout, self._clock)
@@ -88,10 +89,8 @@ class Pool:
             except BaseException:
                 self._drop(worker)
                 raise
-            if reply is not None:
+            if reply is not None and reply["same"] is not None:
                 self._give(worker)
-                if reply["same"] is None:
-                    break
                 return Verdict.RIGHT if reply["same"] else Verdict.WRONG
             self._drop(worker)
         return Verdict.UNDECIDED

@@ -11,11 +11,12 @@ from mstar.core.records import Query, Response, Scored
 from mstar.core.voting import Namer
 from mstar.equivalence.checking import Checker
 from mstar.equivalence.pool import Pool, require_math_verify
+from mstar.execution import Execution
 from mstar.stages.context import Context
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.manifest import Manifest
 from mstar.storage.reading import open_part
-from mstar.tasks import AnswerCheck, Execution
+from mstar.tasks import AnswerCheck
 
 UNDECIDED = "undecided.json"
 

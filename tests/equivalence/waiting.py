@@ -19,6 +19,8 @@ def same(one: str, other: str, tolerance: float, decimals: int | None) -> bool:
         raise MemoryError
     if one == "swell":
         return len(b"1" * (700 << 20)) == 0
+    if one == "swell once":  # in the worker with this pid, not in the next
+        return len(b"1" * ((700 << 20) if other == str(os.getpid()) else 1)) == 0
     if one == "error":
         raise ValueError(one)
     if one == "pid":

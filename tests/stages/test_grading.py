@@ -14,6 +14,7 @@ from PIL import Image
 from mstar.core.records import Example, Finish, Grade, Response, Scored
 from mstar.equivalence.pool import Pool
 from mstar.errors import MissingDependency
+from mstar.execution import Execution
 from mstar.stages import grading
 from mstar.stages.evaluate import _Measure
 from mstar.stages.grading import Grader
@@ -27,7 +28,6 @@ from mstar.storage.tables import TableWriter, read_tables
 from mstar.tasks import (
     AnswerCheck,
     EvaluateTask,
-    Execution,
     Label,
     Pairs,
     Prompt,
