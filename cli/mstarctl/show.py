@@ -27,7 +27,6 @@ from mstar.history import Entry
 from mstar.recipe import Inputs, Step, planned_names
 from mstar.report.scale import duration
 from mstar.storage.manifest import Manifest
-from mstar.tasks import Ref
 
 errors = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
@@ -215,11 +214,7 @@ def manifest(found: Manifest, *, as_json: bool) -> None:
 
 def plan(spec: RunSpec, queries: Mapping[str, int], *, as_json: bool) -> None:
     """The resolved spec and the steps it asks for."""
-    nowhere = Ref(kind="model", id="0", digest="0")
-    inputs = Inputs(
-        data=nowhere, queries=queries, model=nowhere, unlabeled=nowhere, teacher=nowhere
-    )
-    names = planned_names(spec, inputs)
+    names = planned_names(spec, Inputs.unknown(queries))
     if as_json:
         body = {"spec": spec.model_dump(mode="json"), "queries": dict(queries), "steps": names}
         typer.echo(json.dumps(body, indent=1))
