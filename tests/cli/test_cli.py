@@ -209,7 +209,8 @@ def test_a_stage_refuses_a_task_of_another_stage_and_a_file_that_is_none(store, 
 
 
 def test_long_work_says_where_it_is_every_half_minute_when_there_is_no_terminal():
-    said, now = [], [0.0]
+    said: list[str] = []
+    now = [0.0]
     tell = show.lines("pre-training", said.append, lambda: now[0])
     for second in range(0, 100, 10):
         now[0] = float(second)
