@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mstar.data.images import over_limit
 from mstar.errors import ModelError
 from mstar.models.family import MAX_PIXELS, Asked, Encoded, Group, Side
 from mstar.models.weights import load_config, load_processor, load_weights
@@ -222,10 +223,7 @@ class NativeFamily(ABC):
     def _check_size(self, prompt: Asked) -> None:
         width, height = prompt.image.size
         if width * height > self.max_pixels:
-            raise ModelError(
-                f"the image of query {prompt.query_id} has {width} x {height} = {width * height} pixels; at most "
-                f"{self.max_pixels} are taken. Shrink the image, or raise execution.max_pixels."
-            )
+            raise ModelError(over_limit(prompt.query_id, prompt.image.size, self.max_pixels))
 
     def _check_text(self, prompt: Asked) -> None:
         """A placeholder in the question would take another query's image."""
@@ -308,8 +306,8 @@ def check_vocabulary(path: Path, known: int, text: Any) -> None:
     rows = getattr(text, "vocab_size", None)
     if isinstance(rows, int) and known > rows:
         raise ModelError(
-            f"the tokenizer in {path} knows {known} tokens and the model embeds {rows}: one of them is another model's. "
-            "Take tokenizer and weights from one place."
+            f"the tokenizer in {path} knows {known} tokens and the model embeds {rows}: one of them is another "
+            "model's. Take tokenizer and weights from one place."
         )
 
 

@@ -128,10 +128,8 @@ class SizedFamily(NativeFamily):
 def _look_up(holder: Any, name: str) -> Any:
     """An attribute, or a key, by its dotted name."""
     for part in name.split("."):
-        if isinstance(holder, dict):
-            holder = holder.get(part, _ABSENT)
-        else:
-            holder = getattr(holder, part, _ABSENT)
+        is_dict = isinstance(holder, dict)
+        holder = holder.get(part, _ABSENT) if is_dict else getattr(holder, part, _ABSENT)
     return holder
 
 

@@ -1,4 +1,4 @@
-"""SmolVLM and SmolVLM2: an image is scaled to a long edge of its own, cut into a grid of tiles, and shown whole after it.
+"""SmolVLM and SmolVLM2: an image is scaled to a given long edge, cut into a grid of tiles, and shown whole after them.
 
 Each tile is named by its row and column. Tiles of a batch are padded with black ones, which the model takes out
 again; it checks that a row's image tokens are whole tiles, not that they are all: the family does that.
