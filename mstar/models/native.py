@@ -29,14 +29,13 @@ _TEXT_KEYS = ("input_ids", "attention_mask")
 class NativeFamily(ABC):
     """A family whose processor and model are transformers' own classes."""
 
-    image_limit = "the limits in preprocessor_config.json"
-
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         self.config = load_config(path)
         self.processor = load_processor(path)
         self.tokenizer = self.processor.tokenizer
         self.max_pixels = max_pixels
+        self.image_limit = f"the limits in {self.settings_file}"
         self.vocabulary = len(self.tokenizer)
         text = self.config.get_text_config()
         self.context = int(getattr(text, "max_position_embeddings", None) or UNLIMITED)
@@ -48,6 +47,12 @@ class NativeFamily(ABC):
         pad = self.tokenizer.pad_token_id
         self.pad = int(self.eos[0] if pad is None else pad)
         self._pieces: dict[int, str] = {}
+
+    @property
+    def settings_file(self) -> str:
+        """The file with the image processor's settings: its own as published, one for all since transformers 5."""
+        own = "preprocessor_config.json"
+        return own if (self.path / own).is_file() else "processor_config.json"
 
     def check(self, prompts: Sequence[Asked]) -> None:
         """Refuse images over the limits and text that holds a placeholder; takes no time."""

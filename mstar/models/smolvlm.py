@@ -29,7 +29,7 @@ class SmolVLMFamily(SizedFamily):
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
         most = self.processor.image_processor.size["longest_edge"]
-        self.image_limit = f"size.longest_edge of preprocessor_config.json (now {most} pixels)"
+        self.image_limit = f"size.longest_edge of {self.settings_file} (now {most} pixels)"
 
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
