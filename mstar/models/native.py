@@ -29,13 +29,14 @@ _TEXT_KEYS = ("input_ids", "attention_mask")
 class NativeFamily(ABC):
     """A family whose processor and model are transformers' own classes."""
 
+    image_limit = "the limits in preprocessor_config.json"
+
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         self.config = load_config(path)
         self.processor = load_processor(path)
         self.tokenizer = self.processor.tokenizer
         self.max_pixels = max_pixels
-        self.image_limit = f"the limits in {self.settings_file}"
         self.vocabulary = len(self.tokenizer)
         text = self.config.get_text_config()
         self.context = int(getattr(text, "max_position_embeddings", None) or UNLIMITED)

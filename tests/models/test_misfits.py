@@ -10,7 +10,7 @@ from transformers.models.smolvlm import processing_smolvlm
 
 from mstar.errors import MissingDependency, ModelError
 from mstar.models.family import load_family
-from tests.models.test_family_contract import ask
+from tests.models.making import ask
 from tests.models.tiny_families import build
 
 CPU = torch.device("cpu")
