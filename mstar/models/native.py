@@ -6,6 +6,7 @@ A family derived from this says how one prompt's tokens and image become an ``En
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 UNLIMITED = 1 << 30
+RENDERED_KEPT = 4096
 
 _TEXT_KEYS = ("input_ids", "attention_mask")
 
@@ -48,6 +50,8 @@ class NativeFamily(ABC):
         pad = self.tokenizer.pad_token_id
         self.pad = int(self.eos[0] if pad is None else pad)
         self._pieces: dict[int, str] = {}
+        # A prompt is rendered when it is measured and when it is encoded, and a template costs more than its text.
+        self.rendered = lru_cache(maxsize=RENDERED_KEPT)(self.render)
 
     @property
     def settings_file(self) -> str:
@@ -108,7 +112,7 @@ class NativeFamily(ABC):
 
     def process(self, prompts: Sequence[Asked], **options: Any) -> Mapping[str, Any]:
         """The processor's output for prompts of one image each, unpadded."""
-        texts = [self.render(prompt.text) for prompt in prompts]
+        texts = [self.rendered(prompt.text) for prompt in prompts]
         # A list of one-image lists: some processors read a flat list as the images of a single prompt.
         images = [[prompt.image.convert("RGB")] for prompt in prompts]
         try:
