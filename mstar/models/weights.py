@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_LAYER = re.compile(r"\.\d+\.")
+_LAYER = re.compile(r"\.\d+(?=\.)")
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -99,8 +99,8 @@ def load_weights(path: Path, *, dtype: torch.dtype, device: torch.device) -> Pre
 
 def _further_layers(unexpected: Iterable[str], known: Iterable[str]) -> list[str]:
     """Tensors that are left over and differ from the model's own in a layer's number alone."""
-    shapes = {_LAYER.sub(".#.", name) for name in known}
-    return sorted(name for name in unexpected if _LAYER.sub(".#.", name) in shapes)
+    shapes = {_LAYER.sub(".#", name) for name in known}
+    return sorted(name for name in unexpected if _LAYER.sub(".#", name) in shapes)
 
 
 def _versions(path: Path) -> str:
