@@ -129,7 +129,7 @@ def _shallow(picture: Image.Image) -> tuple[Image.Image, bool]:
         return wide.convert("L"), False
     if deep or (low >= 0 and high <= 65535):
         low, high = 0.0, 65535.0
-    scale = 255.0 / (high - low)
+    scale = 255.0 / ((high - low) or 1.0)
     return wide.point(lambda value: value * scale - low * scale).convert("L"), True
 
 

@@ -94,6 +94,10 @@ def test_sixteen_bits_keep_their_shades():
     assert decode_image(deep(), "q").getpixel((1, 0)) == (128, 128, 128)
 
 
+def test_a_deep_picture_of_one_shade_is_a_picture():
+    assert first_pixel(encoded(Image.new("I", (3, 3), 70_000), "TIFF")) == (0, 0, 0)
+
+
 def test_a_turned_photograph_is_upright():
     assert decode_image(turned(), "q").size == (2, 4)
 
