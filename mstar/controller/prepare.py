@@ -57,7 +57,7 @@ def check_model_folder(folder: Path) -> None:
 def check_inputs(spec: RunSpec) -> dict[str, int]:
     """Look at the data and the models that a spec names, and write nothing; queries by split."""
     _check_models(spec)
-    counts = check_splits(_splits(spec))
+    counts = check_splits(_splits(spec), max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
     check_benchmarks(benchmark_sources(spec))
     return counts
@@ -81,7 +81,7 @@ def store_inputs(store: Store, spec: RunSpec) -> Inputs:
     """Check the data and the models that a spec names, every row, and store them. Raises as ``prepare``."""
     _check_models(spec)
     splits = _splits(spec)
-    counts = check_splits(splits)
+    counts = check_splits(splits, max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
     public = benchmark_sources(spec)
     check_benchmarks(public)
