@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mstar.errors import ModelError
@@ -67,6 +68,8 @@ class Family(Protocol):
     pad: int
     vocabulary: int
     """Tokens that the tokenizer knows; a model may have more embeddings than that."""
+    shares_prefix: bool
+    """Whether the model goes on from a cache, so that a prompt is read once for all that follows it."""
 
     def check(self, prompts: Sequence[Asked]) -> None:
         """Refuse, before any work, images over the limit and text that holds a placeholder (``ModelError``)."""
@@ -109,13 +112,34 @@ class Family(Protocol):
         """Write tokenizer, image processor and chat template beside saved weights."""
 
 
-def load_family(path: Path, *, max_pixels: int = MAX_PIXELS) -> Family:
-    """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded."""
+REMOTE_CODE = {
+    "internvl_chat": "mstar.models.legacy.internvl:InternVLFamily",
+    "minicpmv": "mstar.models.legacy.minicpm:MiniCPMFamily",
+    "phi3_v": "mstar.models.legacy.phi3v:Phi3VFamily",
+}
+"""Families of models that run code from their folder, by ``model_type``."""
+
+
+def load_family(path: Path, *, max_pixels: int = MAX_PIXELS, remote_code: bool = False) -> Family:
+    """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded.
+
+    Code in the folder runs only with ``remote_code``; ``ModelError`` when the model needs it and may not.
+    """
     # Imported here so that reading this protocol does not cost an import of torch.
+    found = model_type(path)
+    if found in REMOTE_CODE:
+        if not remote_code:
+            raise ModelError(
+                f"{path} holds a {found!r} model, which runs Python code from its own folder. Read the *.py files "
+                "there, and if you trust them set execution.remote_code: true."
+            )
+        module, _, name = REMOTE_CODE[found].partition(":")
+        chosen: type[Family] = getattr(import_module(module), name)
+        return chosen(path, max_pixels=max_pixels)  # type: ignore[call-arg]
     from mstar.models.generic import GenericFamily
     from mstar.models.qwen_vl import MODEL_TYPES, QwenVLFamily
 
-    family = QwenVLFamily if model_type(path) in MODEL_TYPES else GenericFamily
+    family = QwenVLFamily if found in MODEL_TYPES else GenericFamily
     return family(path, max_pixels=max_pixels)
 
 

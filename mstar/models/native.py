@@ -26,6 +26,8 @@ UNLIMITED = 1 << 30
 class NativeFamily(ABC):
     """A family whose processor and model are transformers' own classes."""
 
+    shares_prefix = True
+
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
         self.config = load_config(path)
