@@ -24,6 +24,25 @@ if TYPE_CHECKING:
 Side = Literal["left", "right"]
 Group = Literal["vision", "language", "embeddings"]
 
+FAMILIES = {
+    "qwen2_vl": "mstar.models.qwen2_vl:Qwen2VLFamily",
+    "qwen2_5_vl": "mstar.models.qwen2_5_vl:Qwen25VLFamily",
+    "qwen3_vl": "mstar.models.qwen3_vl:Qwen3VLFamily",
+    "internvl": "mstar.models.internvl:InternVLFamily",
+    "smolvlm": "mstar.models.smolvlm:SmolVLMFamily",
+    "llava_onevision": "mstar.models.llava_onevision:LlavaOnevisionFamily",
+    "minicpmv": "mstar.models.legacy.minicpm:MiniCPMFamily",
+    "phi3_v": "mstar.models.legacy.phi3v:Phi3VFamily",
+    "internvl_chat": "mstar.models.legacy.internvl:InternVLChatFamily",
+}
+"""Which class serves a ``model_type``, as module:class. A module is imported when a folder asks for it."""
+
+REMOTE_CODE = frozenset({"minicpmv", "phi3_v", "internvl_chat"})
+"""The model types whose folders hold code that must run."""
+
+FALLBACK = "mstar.models.generic:GenericFamily"
+"""What serves any other model that transformers knows: no module was written for it, and no test has seen it."""
+
 MAX_PIXELS = 12_845_056
 """Largest image taken (width x height) unless an execution says otherwise; Qwen2-VL's own default."""
 
@@ -46,6 +65,7 @@ class Encoded:
     ``tokens`` hold the expanded image placeholders. ``images`` are tensors that a batch joins along their first axis,
     ``token_inputs`` have one value a token (0 for any token that follows the prompt). ``positions`` has shape
     (axes, tokens), None where positions simply count; the first token after the prompt is at ``next_position``.
+    ``image_tokens`` of the tokens stand for one image feature each.
     """
 
     tokens: tuple[int, ...]
@@ -53,6 +73,7 @@ class Encoded:
     token_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     positions: torch.Tensor | None = None
     next_position: int
+    image_tokens: int = 0
 
 
 class Family(Protocol):
@@ -68,11 +89,16 @@ class Family(Protocol):
     pad: int
     vocabulary: int
     """Tokens that the tokenizer knows; a model may have more embeddings than that."""
+    image_limit: str
+    """Which setting of the model folder bounds an image's tokens, for messages."""
     shares_prefix: bool
     """Whether the model goes on from a cache, so that a prompt is read once for all that follows it."""
 
     def check(self, prompts: Sequence[Asked]) -> None:
-        """Refuse, before any work, images over the limit and text that holds a placeholder (``ModelError``)."""
+        """Refuse, before any work, images over the limits and text that holds a placeholder (``ModelError``)."""
+
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many of those stand for its image; no pixel is read."""
 
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
@@ -83,7 +109,10 @@ class Family(Protocol):
     def collate(
         self, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]], *, pad: Side
     ) -> dict[str, torch.Tensor]:
-        """A batch of rows ``prompt + answer`` as keyword arguments of the model's forward."""
+        """A batch of rows ``prompt + answer`` as keyword arguments of the model's forward.
+
+        ``ModelError`` when a row has other than its prompt's ``image_tokens``: no sequence is cut inside its image.
+        """
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
         """Read the weights from the folder; ``ModelError`` when any are missing or unusable."""
@@ -112,35 +141,21 @@ class Family(Protocol):
         """Write tokenizer, image processor and chat template beside saved weights."""
 
 
-REMOTE_CODE = {
-    "internvl_chat": "mstar.models.legacy.internvl:InternVLFamily",
-    "minicpmv": "mstar.models.legacy.minicpm:MiniCPMFamily",
-    "phi3_v": "mstar.models.legacy.phi3v:Phi3VFamily",
-}
-"""Families of models that run code from their folder, by ``model_type``."""
-
-
 def load_family(path: Path, *, max_pixels: int = MAX_PIXELS, remote_code: bool = False) -> Family:
     """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded.
 
     Code in the folder runs only with ``remote_code``; ``ModelError`` when the model needs it and may not.
     """
-    # Imported here so that reading this protocol does not cost an import of torch.
     found = model_type(path)
-    if found in REMOTE_CODE:
-        if not remote_code:
-            raise ModelError(
-                f"{path} holds a {found!r} model, which runs Python code from its own folder. Read the *.py files "
-                "there, and if you trust them set execution.remote_code: true."
-            )
-        module, _, name = REMOTE_CODE[found].partition(":")
-        chosen: type[Family] = getattr(import_module(module), name)
-        return chosen(path, max_pixels=max_pixels)  # type: ignore[call-arg]
-    from mstar.models.generic import GenericFamily
-    from mstar.models.qwen_vl import MODEL_TYPES, QwenVLFamily
-
-    family = QwenVLFamily if found in MODEL_TYPES else GenericFamily
-    return family(path, max_pixels=max_pixels)
+    if found in REMOTE_CODE and not remote_code:
+        raise ModelError(
+            f"{path} holds a {found!r} model, which runs Python code from its own folder. Read the *.py files there, "
+            "and if you trust them set execution.remote_code: true."
+        )
+    # Imported by name so that reading this protocol costs no import of torch, and one family none of another's.
+    module, _, name = FAMILIES.get(found, FALLBACK).partition(":")
+    family: Family = getattr(import_module(module), name)(path, max_pixels=max_pixels)
+    return family
 
 
 def model_type(path: Path) -> str:

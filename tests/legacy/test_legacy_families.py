@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -113,25 +114,36 @@ def test_a_prompt_ends_where_the_model_answers_and_its_image_is_whole(family):
 
 def test_placeholders_pad_and_unk_are_banned_and_what_ends_a_turn_is_not(family):
     tokenizer = family.tokenizer
-    assert {*family.image_tokens, tokenizer.pad_token_id, tokenizer.unk_token_id} <= set(
-        family.banned
-    )
+    assert {*family.reserved, tokenizer.pad_token_id, tokenizer.unk_token_id} <= set(family.banned)
     first = {"minicpmv": "<|eot_id|>", "phi3_v": "<|end|>", "internvl_chat": "<|im_end|>"}
     assert tokenizer.convert_ids_to_tokens(family.eos[0]) == first[family.config.model_type]
     assert tokenizer.eos_token_id in family.eos
     assert not set(family.eos) & set(family.banned)
 
 
-def test_freezing_groups_share_nothing_and_leave_the_projection(family):
+def test_every_parameter_is_in_one_group_for_freezing(family):
     model = load(family)
     groups = [family.parameters(model, group) for group in ("vision", "language", "embeddings")]
     ids = [id(parameter) for group in groups for parameter in group]
-    assert len(ids) == len(set(ids))
-    left = {name for name, p in model.named_parameters() if id(p) not in ids}
-    assert any("proj" in name or "mlp1" in name for name in left)
-    assert not [
-        name for name in left if "layers" in name or "vision_model" in name or "vpm" in name
-    ]
+    assert all(groups)
+    assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+    assert id(model.get_input_embeddings().weight) in {id(parameter) for parameter in groups[2]}
+
+
+def test_what_a_prompt_costs_is_known_from_the_images_size(family):
+    for size in (*SIZES, (64, 64), (200, 30)):
+        prompt = ask("Read both digits.\nThen add them.", size=size)
+        (code,) = family.encode([prompt])
+        assert family.measure([prompt]) == [(len(code.tokens), code.image_tokens)]
+        assert 0 < code.image_tokens < len(code.tokens)
+
+
+def test_a_sequence_that_was_cut_inside_its_image_is_refused(family):
+    whole, other = family.encode([ask("Two?", size=(64, 64)), ask("Two?", 1)])
+    at = whole.tokens.index(family.placeholder)
+    cut = replace(whole, tokens=whole.tokens[:at] + whole.tokens[at + 1 :])
+    with pytest.raises(ModelError, match="row 1 of a batch has .* image"):
+        family.collate([other, cut], [(), ()], pad="right")
 
 
 def test_training_reaches_every_part(family):

@@ -1,4 +1,4 @@
-"""What the three families share: opening the folder, tokens that are never drawn, freezing, and what is saved."""
+"""What the three families share: opening the folder, what ends a turn, what is never drawn, what is saved."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from mstar.errors import ModelError
-from mstar.models.family import MAX_PIXELS, Asked, Encoded, Group
+from mstar.models.family import MAX_PIXELS, Asked, Encoded
 from mstar.models.legacy.remote import copy_description, explained, load_config, load_model
-from mstar.models.native import UNLIMITED, NativeFamily
+from mstar.models.native import UNLIMITED, NativeFamily, check_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,10 @@ class LegacyFamily(NativeFamily):
 
     endings: tuple[str, ...] = ()
     """Tokens that end the assistant's turn, beside the tokenizer's eos; the first is the one that training appends."""
-    placeholders: tuple[str, ...] = ()
-    """Tokens that stand for (parts of) images."""
+    feature: str
+    """The token that stands for one feature of an image."""
+    around: tuple[str, ...] = ()
+    """Tokens that stand before and after an image's."""
     attention: str | None = None
     """The attention implementation to ask for; None leaves the choice to the code."""
 
@@ -39,7 +41,9 @@ class LegacyFamily(NativeFamily):
         self.tokenizer = self.processor.tokenizer
         self.vocabulary = len(self.tokenizer)
         self.context = self._context()
-        self.image_tokens = self._image_tokens()
+        check_vocabulary(path, self.vocabulary, self.config)
+        self.placeholder = self._placeholder()
+        self.reserved = self._reserved_tokens()
         self.eos = self._end_tokens()
         self.banned = self._banned_tokens()
         pad = self.tokenizer.pad_token_id
@@ -76,24 +80,6 @@ class LegacyFamily(NativeFamily):
         options = {} if self.attention is None else {"attn_implementation": self.attention}
         return self.front(load_model(self.path, self.config, dtype=dtype, device=device, **options))
 
-    def parameters(self, model: Any, group: Group) -> list[torch.nn.Parameter]:
-        """The parameters of one group, for freezing; what projects images into the language model is in none."""
-        if group == "vision":
-            return list(model.vision.parameters())
-        held = {
-            id(parameter): parameter
-            for module in (model.get_input_embeddings(), model.get_output_embeddings())
-            for parameter in module.parameters()
-        }
-        if group == "embeddings":
-            return list(held.values())
-        seen = {id(parameter) for parameter in model.vision.parameters()}
-        return [p for p in self.language_parameters(model) if id(p) not in held.keys() | seen]
-
-    def language_parameters(self, model: Any) -> list[torch.nn.Parameter]:
-        """The parameters of the language model; embeddings and vision tower may be among them."""
-        return list(model.body.parameters())
-
     def save_processor(self, folder: Path) -> None:
         """Copy code, configuration, tokenizer and processor beside saved weights, as they were."""
         copy_description(self.path, folder)
@@ -111,8 +97,11 @@ class LegacyFamily(NativeFamily):
     def _context(self) -> int:
         return int(getattr(self.config, "max_position_embeddings", None) or UNLIMITED)
 
-    def _image_tokens(self) -> tuple[int, ...]:
-        return tuple(sorted(self.token(text) for text in self.placeholders))
+    def _placeholder(self) -> int:
+        return self.token(self.feature)
+
+    def _reserved_tokens(self) -> tuple[int, ...]:
+        return tuple(sorted(self.token(text) for text in (self.feature, *self.around)))
 
     def _end_tokens(self) -> tuple[int, ...]:
         own = [self.token(text) for text in self.endings]

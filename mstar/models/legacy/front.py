@@ -64,11 +64,6 @@ class Front(torch.nn.Module, ABC):
         """The language model's input, shape (rows, tokens, width): images in place, or text alone without them."""
 
     @property
-    @abstractmethod
-    def vision(self) -> torch.nn.Module:
-        """The vision tower, without what projects its output."""
-
-    @property
     def language(self) -> Any:
         """The language model, head included."""
         return self.remote

@@ -17,10 +17,11 @@ from mstar.models.family import MAX_PIXELS, Asked, Encoded
 from mstar.models.legacy.base import LegacyFamily
 from mstar.models.legacy.front import Front
 from mstar.models.legacy.remote import TRUSTED, explained, load_attribute
-from mstar.models.legacy.tiles import cut_tiles
+from mstar.models.legacy.tiles import count_tiles, cut_tiles
 from mstar.models.native import UNLIMITED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 CONTEXT, START, END = "<IMG_CONTEXT>", "<img>", "</img>"
@@ -29,7 +30,7 @@ TUPLES, CACHES = ("InternLM2ForCausalLM",), ("LlamaForCausalLM", "Qwen2ForCausal
 """Language models that go on from a cache: one of tuples, or transformers' own. Others are read whole at each token."""
 
 
-class InternVLFront(Front):
+class InternVLChatFront(Front):
     """InternVLChatModel: ``extract_feature`` reads tiles, which replace the embeddings of ``<IMG_CONTEXT>``."""
 
     def __init__(self, remote: Any, *, context_token: int, pairs: bool) -> None:
@@ -42,12 +43,6 @@ class InternVLFront(Front):
         """The language model, head included."""
         return self.remote.language_model
 
-    @property
-    def vision(self) -> torch.nn.Module:
-        """The vision tower, without the projection."""
-        tower: torch.nn.Module = self.remote.vision_model
-        return tower
-
     def embed(self, input_ids: torch.Tensor, **images: torch.Tensor) -> torch.Tensor:
         """The language model's input."""
         embedded = self.get_input_embeddings()(input_ids)
@@ -58,17 +53,25 @@ class InternVLFront(Front):
         return embedded.masked_scatter(places, seen.to(embedded.dtype))
 
 
-class InternVLFamily(LegacyFamily):
+class InternVLChatFamily(LegacyFamily):
     """Prompts of one image each for InternVL2."""
 
-    placeholders = (CONTEXT, START, END)
+    feature = CONTEXT
+    around = (START, END)
+    image_limit = "max_dynamic_patch of config.json"
 
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
         vision = self.config.vision_config
-        self.side = int(self.config.force_image_size or vision.image_size)
-        patches = (self.side // int(vision.patch_size)) ** 2
+        side = int(self.config.force_image_size or vision.image_size)
+        patches = (side // int(vision.patch_size)) ** 2
         self.tile_tokens = int(patches * float(self.config.downsample_ratio) ** 2)
+        self.tiling: dict[str, Any] = {
+            "side": side,
+            "fewest": int(self.config.min_dynamic_patch),
+            "most": int(self.config.max_dynamic_patch) if self.config.dynamic_image_size else 1,
+            "thumbnail": bool(self.config.use_thumbnail),
+        }
         self.architecture = self.config.llm_config.architectures[0]
         self.shares_prefix = self.architecture in TUPLES + CACHES
 
@@ -86,30 +89,40 @@ class InternVLFamily(LegacyFamily):
         prompt: str = chat.get_prompt()
         return prompt
 
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many of those stand for its image."""
+        sizes = [self.tile_tokens * count_tiles(p.image.size, **self.tiling) for p in prompts]
+        return [
+            (len(self._tokens(prompt, size)), size)
+            for prompt, size in zip(prompts, sizes, strict=True)
+        ]
+
     def read(self, prompt: Asked) -> Encoded:
         """One prompt's tokens and tiles."""
-        tiles = cut_tiles(
-            prompt.image,
-            side=self.side,
-            fewest=int(self.config.min_dynamic_patch),
-            most=int(self.config.max_dynamic_patch) if self.config.dynamic_image_size else 1,
-            thumbnail=bool(self.config.use_thumbnail),
-        )
+        tiles = cut_tiles(prompt.image, **self.tiling)
         count = self.tile_tokens * len(tiles)
-        text = self.render(prompt.text).replace("<image>", START + CONTEXT * count + END, 1)
-        tokens = tuple(self.tokenizer(text)["input_ids"])
-        found = tokens.count(self.token(CONTEXT))
+        tokens = self._tokens(prompt, count)
+        found = tokens.count(self.placeholder)
         if found != count:
             raise ModelError(
                 f"query {prompt.query_id}: {len(tiles)} tiles need {count} image tokens, and the tokenizer in "
                 f"{self.path} made {found}; tokenizer and model differ"
             )
-        return Encoded(tokens=tokens, images={"pixel_values": tiles}, next_position=len(tokens))
+        return Encoded(
+            tokens=tokens,
+            images={"pixel_values": tiles},
+            next_position=len(tokens),
+            image_tokens=count,
+        )
+
+    def _tokens(self, prompt: Asked, image: int) -> tuple[int, ...]:
+        text = self.render(prompt.text).replace("<image>", START + CONTEXT * image + END, 1)
+        return tuple(self.tokenizer(text)["input_ids"])
 
     def front(self, remote: Any) -> Front:
         """The remote model behind the interface that the backends use."""
-        return InternVLFront(
-            remote, context_token=self.token(CONTEXT), pairs=self.architecture in TUPLES
+        return InternVLChatFront(
+            remote, context_token=self.placeholder, pairs=self.architecture in TUPLES
         )
 
     def _template(self) -> Any:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+IMAGE = "(<image>./</image>)"
+"""What the processor replaces by an image's tokens."""
+
+
 class MiniCPMFront(Front):
     """MiniCPMV: ``get_vllm_embedding`` puts slices where ``image_bound`` says."""
 
@@ -28,12 +32,6 @@ class MiniCPMFront(Front):
     def language(self) -> Any:
         """The language model, head included."""
         return self.remote.llm
-
-    @property
-    def vision(self) -> torch.nn.Module:
-        """The vision tower, without the resampler."""
-        tower: torch.nn.Module = self.remote.vpm
-        return tower
 
     def embed(self, input_ids: torch.Tensor, **images: torch.Tensor) -> torch.Tensor:
         """The language model's input."""
@@ -50,7 +48,9 @@ class MiniCPMFamily(LegacyFamily):
     """Prompts of one image each for MiniCPM-Llama3-V-2.5."""
 
     endings = ("<|eot_id|>",)
-    placeholders = ("<image>", "</image>", "<slice>", "</slice>")
+    feature = "<unk>"
+    around = ("<image>", "</image>", "<slice>", "</slice>")
+    image_limit = "max_slice_nums of preprocessor_config.json"
 
     def open_processor(self) -> Any:
         """The folder's own processor."""
@@ -59,11 +59,21 @@ class MiniCPMFamily(LegacyFamily):
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
         prompt: str = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": f"(<image>./</image>)\n{text}"}],
+            [{"role": "user", "content": f"{IMAGE}\n{text}"}],
             tokenize=False,
             add_generation_prompt=True,
         )
         return prompt
+
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many of those stand for its image."""
+        found = []
+        for prompt in prompts:
+            place = self.processor.image_processor.get_slice_image_placeholder(prompt.image.size)
+            tokens = self.tokenizer.encode(self.render(prompt.text).replace(IMAGE, place, 1))
+            slices = tokens.count(self.token(self.around[0]))
+            found.append((len(tokens), slices * int(self.config.query_num)))
+        return found
 
     def read(self, prompt: Asked) -> Encoded:
         """One prompt's tokens, slices and where they go."""
@@ -90,6 +100,7 @@ class MiniCPMFamily(LegacyFamily):
                 "slices": torch.tensor([len(slices)]),
             },
             next_position=len(tokens),
+            image_tokens=sum(room),
         )
 
     def collate(
@@ -101,6 +112,25 @@ class MiniCPMFamily(LegacyFamily):
         starts = batch["attention_mask"].argmax(dim=1).repeat_interleave(batch["slices"])
         batch["image_bound"] = batch["image_bound"] + starts[:, None]
         return batch
+
+    def _placeholder(self) -> int:
+        return int(self.tokenizer.unk_token_id)
+
+    def _reserved_tokens(self) -> tuple[int, ...]:
+        return tuple(sorted(self.token(text) for text in self.around))
+
+    def _check_whole(self, ids: torch.Tensor, prompts: Sequence[Encoded]) -> None:
+        """The token of a feature may also be an unknown character's, so what stands around it is counted."""
+        before, after = (self.token(text) for text in self.around[:2])
+        for row, prompt in enumerate(prompts):
+            first, last = ((ids[row] == token).nonzero()[:, 0] for token in (before, after))
+            bounds = prompt.images["image_bound"]
+            rooms = bounds[:, 1] - bounds[:, 0]
+            if len(first) != len(last) or not torch.equal(last - first - 1, rooms):
+                raise ModelError(
+                    f"row {row} of a batch has other image tokens than its image makes: the prompt was cut, or the "
+                    "response holds a placeholder. Nothing may be cut inside an image."
+                )
 
     def front(self, remote: Any) -> Front:
         """The remote model behind the interface that the backends use."""

@@ -7,16 +7,19 @@ image of 16 crops takes 2,509 to 2,653 of it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoProcessor
 
 from mstar.errors import ModelError
-from mstar.models.family import Asked, Encoded
+from mstar.models.family import Asked, Encoded, Group
 from mstar.models.legacy.base import LegacyFamily
 from mstar.models.legacy.front import Front
 from mstar.models.legacy.remote import TRUSTED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CROPS = 16
 """What the model's makers advise for a single image."""
@@ -36,18 +39,13 @@ class Phi3VFront(Front):
             image_sizes=images["image_sizes"],
         )
 
-    @property
-    def vision(self) -> torch.nn.Module:
-        """The CLIP tower."""
-        tower: torch.nn.Module = self.body.vision_embed_tokens.img_processor
-        return tower
-
 
 class Phi3VFamily(LegacyFamily):
     """Prompts of one image each for Phi-3.5-vision."""
 
     endings = ("<|end|>",)
-    placeholders = ("<|image|>",)
+    feature = "<|image|>"
+    image_limit = f"the crops of an image (always up to {CROPS} for this model)"
     # Flash attention, which config.json names, is not in the image; the code knows no other but eager.
     attention = "eager"
 
@@ -77,16 +75,38 @@ class Phi3VFamily(LegacyFamily):
                 "image_sizes": torch.as_tensor(output["image_sizes"]).reshape(1, 2),
             },
             next_position=len(tokens),
+            image_tokens=tokens.count(self.placeholder),
         )
 
     def front(self, remote: Any) -> Front:
         """The remote model behind the interface that the backends use."""
         return Phi3VFront(remote)
 
-    def language_parameters(self, model: Any) -> list[torch.nn.Parameter]:
-        """The decoder's layers and norm; the embedding of images lies inside the decoder."""
-        images = {id(parameter) for parameter in model.body.vision_embed_tokens.parameters()}
-        return [parameter for parameter in model.body.parameters() if id(parameter) not in images]
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many of those stand for its image."""
+        found = []
+        for prompt in prompts:
+            image = int(self.processor.calc_num_image_tokens_from_image_size(*prompt.image.size))
+            parts = self.render(prompt.text).split("<|image_1|>")
+            found.append((image + sum(len(self.tokenizer(p).input_ids) for p in parts), image))
+        return found
+
+    def parameters(self, model: Any, group: Group) -> list[torch.nn.Parameter]:
+        """The parameters of one group, for freezing; what embeds images lies inside the language model here."""
+        seen = {id(p): p for p in model.body.vision_embed_tokens.parameters()}
+        embeddings = super().parameters(model, "embeddings")
+        if group == "vision":
+            held = {id(parameter) for parameter in embeddings}
+            return [parameter for key, parameter in seen.items() if key not in held]
+        found = embeddings if group == "embeddings" else super().parameters(model, group)
+        return [p for p in found if group == "embeddings" or id(p) not in seen]
+
+    def _placeholder(self) -> int:
+        # The first image's places; the token that is written <|image|> never occurs.
+        return -1
+
+    def _reserved_tokens(self) -> tuple[int, ...]:
+        return (self.token(self.feature),)
 
     def _context(self) -> int:
         return int(

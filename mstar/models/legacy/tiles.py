@@ -31,6 +31,14 @@ def choose_grid(size: tuple[int, int], *, side: int, fewest: int, most: int) -> 
     return best
 
 
+def count_tiles(
+    size: tuple[int, int], *, side: int, fewest: int, most: int, thumbnail: bool
+) -> int:
+    """How many tiles ``cut_tiles`` makes of an image of (width, height) pixels."""
+    columns, rows = choose_grid(size, side=side, fewest=fewest, most=most)
+    return columns * rows + int(thumbnail and columns * rows > 1)
+
+
 def cut_tiles(
     image: Image.Image, *, side: int, fewest: int, most: int, thumbnail: bool
 ) -> torch.Tensor:

@@ -31,7 +31,7 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
         width, height = (max(patch, min(most, side // patch * patch)) for side in image.size)
         return image.resize((width, height))
 
-    def placeholder(self, size):
+    def get_slice_image_placeholder(self, size):
         each = "<image>" + "<unk>" * self.image_feature_size + "</image>"
         columns = self.columns(size)
         return each + ("<slice>" + each * columns + "</slice>" if columns else "")
@@ -69,7 +69,7 @@ class MiniCPMVProcessor(ProcessorMixin):
 
     def __call__(self, text, images=None, max_length=None, return_tensors="pt"):
         seen = self.image_processor.preprocess(images)
-        placeholder = self.image_processor.placeholder(seen["image_sizes"][0][0])
+        placeholder = self.image_processor.get_slice_image_placeholder(seen["image_sizes"][0][0])
         before, after = text.split(PLACEHOLDER)
         ids = self.tokenizer.encode(before + placeholder + after)[:max_length]
         ids = torch.tensor(ids, dtype=torch.int32)

@@ -20,17 +20,24 @@ class Phi3VImageProcessor(BaseImageProcessor):
         self.num_crops = num_crops
         self.num_img_tokens = num_img_tokens
 
+    def grid(self, width, height):
+        columns = min(4, max(1, width // CROP))
+        return columns, min(self.num_crops // columns, max(1, height // CROP))
+
+    def calc_num_image_tokens_from_image_size(self, width, height):
+        columns, rows = self.grid(width, height)
+        return rows * GRID * (columns * GRID + 1) + 1 + GRID * (GRID + 1)
+
     def preprocess(self, images, return_tensors=None):
         (image,) = images
-        columns = min(4, max(1, image.width // CROP))
-        rows = min(self.num_crops // columns, max(1, image.height // CROP))
+        columns, rows = self.grid(*image.size)
         whole = self.pixels(image.resize((columns * CROP, rows * CROP)))
         crops = whole.reshape(3, rows, CROP, columns, CROP).permute(1, 3, 0, 2, 4)
         crops = crops.reshape(-1, 3, CROP, CROP)
         padded = torch.zeros(self.num_crops + 1, 3, CROP, CROP)
         padded[0] = self.pixels(image.resize((CROP, CROP)))
         padded[1 : 1 + len(crops)] = crops
-        tokens = rows * GRID * (columns * GRID + 1) + 1 + GRID * (GRID + 1)
+        tokens = self.calc_num_image_tokens_from_image_size(*image.size)
         sizes = [[rows * CROP, columns * CROP]]
         return {"pixel_values": padded[None], "image_sizes": sizes, "num_img_tokens": [tokens]}
 
@@ -50,6 +57,9 @@ class Phi3VProcessor(ProcessorMixin):
     def __init__(self, image_processor, tokenizer):
         self.image_processor = image_processor
         self.tokenizer = tokenizer
+
+    def calc_num_image_tokens_from_image_size(self, width, height):
+        return self.image_processor.calc_num_image_tokens_from_image_size(width, height)
 
     def __call__(self, text, images=None, return_tensors="pt"):
         seen = self.image_processor.preprocess(images)
