@@ -142,7 +142,7 @@ def test_a_sequence_that_was_cut_inside_its_image_is_refused(family):
     whole, other = family.encode([ask("Two?", size=(64, 64)), ask("Two?", 1)])
     at = whole.tokens.index(family.placeholder)
     cut = replace(whole, tokens=whole.tokens[:at] + whole.tokens[at + 1 :])
-    with pytest.raises(ModelError, match="row 1 of a batch has .* image"):
+    with pytest.raises(ModelError, match=r"row 1 of a batch has .* image"):
         family.collate([other, cut], [(), ()], pad="right")
 
 
