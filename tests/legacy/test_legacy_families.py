@@ -107,7 +107,8 @@ def test_going_on_from_a_cache_says_what_the_whole_row_says(family):
 def test_a_prompt_ends_where_the_model_answers_and_its_image_is_whole(family):
     small, large = family.encode([ask("Two?", 1), ask("Two?", 1, (64, 64))])
     said = family.decode([token for token in small.tokens if token >= 0])
-    assert said.endswith(("Two?\n", "Two?assistant\n")), said
+    ends = {"minicpmv": "\n", "phi3_v": "\n\n", "internvl_chat": "assistant\n"}
+    assert said.endswith("Two?" + ends[family.config.model_type])
     assert len(large.tokens) > len(small.tokens)
     assert small.next_position == len(small.tokens)
 
