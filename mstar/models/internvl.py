@@ -22,7 +22,7 @@ class InternVLFamily(SizedFamily):
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
         most = self.processor.image_processor.max_patches
-        self.image_limit = f"max_patches of preprocessor_config.json (now {most} tiles)"
+        self.image_limit = f"max_patches of {self.settings_file} (now {most} tiles)"
 
     def image_text(self, width: int, height: int) -> str:
         """All tiles' tokens in a row, between the words that begin and end an image."""

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: an image is fitted into the best of given resolutions, cut into tiles, and its padding dropped again.
+"""LLaVA-OneVision: an image is fitted into the best of given resolutions and cut into tiles, its padding dropped.
 
 After the whole image in one tile come the rows of all tiles together, without the padding, each row ended by a
 learned token; above ``anyres_max_N`` tiles' worth they are scaled down. Positions simply count. The model computes
@@ -28,7 +28,10 @@ class LlavaOnevisionFamily(SizedFamily):
 
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
-        self.image_limit = f"vision_aspect_ratio (now {self.config.vision_aspect_ratio}) in config.json and processor_config.json"
+        most = self.config.vision_aspect_ratio
+        self.image_limit = (
+            f"vision_aspect_ratio (now {most}) in config.json and processor_config.json"
+        )
 
     def image_text(self, width: int, height: int) -> str:
         """The tokens of the whole image, then those of the rows of its tiles."""

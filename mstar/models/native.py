@@ -6,10 +6,12 @@ A family derived from this says how one prompt's tokens and image become an ``En
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mstar.data.images import over_limit
 from mstar.errors import ModelError
 from mstar.models.family import MAX_PIXELS, Asked, Encoded, Group, Side
 from mstar.models.weights import load_config, load_processor, load_weights
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 UNLIMITED = 1 << 30
+RENDERED_KEPT = 4096
 
 _TEXT_KEYS = ("input_ids", "attention_mask")
 
@@ -48,6 +51,14 @@ class NativeFamily(ABC):
         pad = self.tokenizer.pad_token_id
         self.pad = int(self.eos[0] if pad is None else pad)
         self._pieces: dict[int, str] = {}
+        # A prompt is rendered when it is measured and when it is encoded, and a template costs more than its text.
+        self.rendered = lru_cache(maxsize=RENDERED_KEPT)(self.render)
+
+    @property
+    def settings_file(self) -> str:
+        """The file with the image processor's settings: its own as published, one for all since transformers 5."""
+        own = "preprocessor_config.json"
+        return own if (self.path / own).is_file() else "processor_config.json"
 
     def check(self, prompts: Sequence[Asked]) -> None:
         """Refuse images over the limits and text that holds a placeholder; takes no time."""
@@ -102,7 +113,7 @@ class NativeFamily(ABC):
 
     def process(self, prompts: Sequence[Asked], **options: Any) -> Mapping[str, Any]:
         """The processor's output for prompts of one image each, unpadded."""
-        texts = [self.render(prompt.text) for prompt in prompts]
+        texts = [self.rendered(prompt.text) for prompt in prompts]
         # A list of one-image lists: some processors read a flat list as the images of a single prompt.
         images = [[prompt.image.convert("RGB")] for prompt in prompts]
         try:
@@ -223,10 +234,7 @@ class NativeFamily(ABC):
     def _check_size(self, prompt: Asked) -> None:
         width, height = prompt.image.size
         if width * height > self.max_pixels:
-            raise ModelError(
-                f"the image of query {prompt.query_id} has {width} x {height} = {width * height} pixels; at most "
-                f"{self.max_pixels} are taken. Shrink the image, or raise execution.max_pixels."
-            )
+            raise ModelError(over_limit(prompt.query_id, prompt.image.size, self.max_pixels))
 
     def _check_text(self, prompt: Asked) -> None:
         """A placeholder in the question would take another query's image."""
@@ -309,8 +317,8 @@ def check_vocabulary(path: Path, known: int, text: Any) -> None:
     rows = getattr(text, "vocab_size", None)
     if isinstance(rows, int) and known > rows:
         raise ModelError(
-            f"the tokenizer in {path} knows {known} tokens and the model embeds {rows}: one of them is another model's. "
-            "Take tokenizer and weights from one place."
+            f"the tokenizer in {path} knows {known} tokens and the model embeds {rows}: one of them is another "
+            "model's. Take tokenizer and weights from one place."
         )
 
 

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: as Qwen2-VL, but most layers of its vision tower look at windows, whose side is a whole number of tokens."""
+"""Qwen2.5-VL: as Qwen2-VL, but most layers of its vision tower look at windows of whole tokens."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class QwenVLFamily(SizedFamily):
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
         most = self.processor.image_processor.size["longest_edge"]
-        self.image_limit = f"size.longest_edge of preprocessor_config.json (now {most} pixels)"
+        self.image_limit = f"size.longest_edge of {self.settings_file} (now {most} pixels)"
 
     def image_text(self, width: int, height: int) -> str:
         """One token for each square of merged patches; the processor's pixel limits say how many those are."""

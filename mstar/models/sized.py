@@ -72,7 +72,7 @@ class SizedFamily(NativeFamily):
         """Of each prompt how many tokens it has, and how many of those stand for its image; no pixel is read."""
         measured = []
         for prompt in prompts:
-            rendered = self.render(prompt.text)
+            rendered = self.rendered(prompt.text)
             image = self._image_text(prompt)
             whole = rendered.replace(self.image_word, image, 1)
             # A placeholder is a token of its own however many there are: one of a row is read, the others counted.
@@ -128,10 +128,8 @@ class SizedFamily(NativeFamily):
 def _look_up(holder: Any, name: str) -> Any:
     """An attribute, or a key, by its dotted name."""
     for part in name.split("."):
-        if isinstance(holder, dict):
-            holder = holder.get(part, _ABSENT)
-        else:
-            holder = getattr(holder, part, _ABSENT)
+        is_dict = isinstance(holder, dict)
+        holder = holder.get(part, _ABSENT) if is_dict else getattr(holder, part, _ABSENT)
     return holder
 
 

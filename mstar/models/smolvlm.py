@@ -1,4 +1,4 @@
-"""SmolVLM and SmolVLM2: an image is scaled to a long edge of its own, cut into a grid of tiles, and shown whole after it.
+"""SmolVLM and SmolVLM2: an image is scaled to a given long edge, cut into a grid of tiles, and shown whole after them.
 
 Each tile is named by its row and column. Tiles of a batch are padded with black ones, which the model takes out
 again; it checks that a row's image tokens are whole tiles, not that they are all: the family does that.
@@ -29,7 +29,7 @@ class SmolVLMFamily(SizedFamily):
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
         most = self.processor.image_processor.size["longest_edge"]
-        self.image_limit = f"size.longest_edge of preprocessor_config.json (now {most} pixels)"
+        self.image_limit = f"size.longest_edge of {self.settings_file} (now {most} pixels)"
 
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
