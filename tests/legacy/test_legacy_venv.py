@@ -17,7 +17,8 @@ def test_the_families_and_backends_hold_under_transformers_4_48():
     asked = [PYTHON, "-c", "import transformers; print(transformers.__version__)"]
     version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
     assert version.startswith("4.48."), f"{PYTHON} has transformers {version}"
-    tests = ["tests/legacy/test_legacy_families.py", "tests/legacy/test_legacy_backends.py"]
+    names = ("families", "backends", "imports")
+    tests = [f"tests/legacy/test_legacy_{name}.py" for name in names]
     command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     # Warnings are errors here; those of libraries of another year are not ours to mend.
     command += ["-o", "filterwarnings=default"]

@@ -41,7 +41,7 @@ class LegacyFamily(NativeFamily):
         self.tokenizer = self.processor.tokenizer
         self.vocabulary = len(self.tokenizer)
         self.context = self._context()
-        check_vocabulary(path, self.vocabulary, self.config)
+        check_vocabulary(path, self.vocabulary, self.text_config())
         self.placeholder = self._placeholder()
         self.reserved = self._reserved_tokens()
         self.eos = self._end_tokens()
@@ -94,8 +94,12 @@ class LegacyFamily(NativeFamily):
             )
         return found
 
+    def text_config(self) -> Any:
+        """The language model's configuration."""
+        return self.config
+
     def _context(self) -> int:
-        return int(getattr(self.config, "max_position_embeddings", None) or UNLIMITED)
+        return int(getattr(self.text_config(), "max_position_embeddings", None) or UNLIMITED)
 
     def _placeholder(self) -> int:
         return self.token(self.feature)

@@ -18,7 +18,6 @@ from mstar.models.legacy.base import LegacyFamily
 from mstar.models.legacy.front import Front
 from mstar.models.legacy.remote import TRUSTED, explained, load_attribute
 from mstar.models.legacy.tiles import count_tiles, cut_tiles
-from mstar.models.native import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,9 +128,9 @@ class InternVLChatFamily(LegacyFamily):
         with explained(self.path, f"find the chat template {self.config.template!r}"):
             return self.chat(self.config.template)
 
-    def _context(self) -> int:
-        text = self.config.llm_config
-        return int(getattr(text, "max_position_embeddings", None) or UNLIMITED)
+    def text_config(self) -> Any:
+        """The language model's configuration."""
+        return self.config.llm_config
 
     def _end_tokens(self) -> tuple[int, ...]:
         # What the template puts after each turn ends the assistant's, too.
