@@ -39,7 +39,7 @@ cluster-down: ## End it, and remove every trace but installed packages and built
 cluster-tools: ## Build kubectl, helm and what else the cluster is made of, and print their folder
 	@tests/cluster/harness/tools.sh
 
-images: ## Build the images with docker, podman or buildah (BASE=image VARIANT=cpu|gpu REGISTRY= TAG= PUSH=1)
+images: ## Build the images with docker, podman or buildah (BASE=image VARIANT=cpu|gpu LEGACY=1 REGISTRY= TAG= PUSH=1)
 	@tools/images.sh
 
 bench: setup ## Measure against the bare libraries and write docs/benchmarks.md

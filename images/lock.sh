@@ -20,6 +20,10 @@ compile images/scorer/requirements.txt $same pyproject.toml $init --extra train 
 compile images/evaluator/requirements.txt $same pyproject.toml $init --extra train --extra answers
 compile images/trainer/requirements.txt $same pyproject.toml $init images/trainer/build.in \
     --extra train --extra deepspeed
+# The legacy image shares what it can; what its transformers asks for differs. DeepSpeed's own lock has what it adds.
+compile images/legacy/requirements.txt --constraints requirements/cli.txt pyproject.toml $init \
+    images/legacy/legacy.in --extra answers
+compile images/legacy/requirements-deepspeed.txt --constraints images/legacy/requirements.txt images/legacy/build.in
 for variant in cpu gpu; do
     # What is there already is preferred: where the engine does not object, it shares the other stages' versions.
     out=images/generator/requirements-$variant.txt

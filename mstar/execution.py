@@ -18,6 +18,7 @@ class Execution(Record):
     """How a step runs; changes speed, never what is computed beyond rounding (an engine: beyond its own draws).
 
     A train step leaves a checkpoint inside itself every ``checkpoint_seconds`` (None: only when it is asked to stop).
+    ``remote_code`` allows a model folder's own Python code to run, which some models are made of: read it first.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
@@ -30,3 +31,4 @@ class Execution(Record):
     deepspeed: DeepSpeed | None = None
     checkpoint_seconds: float | None = Field(600, gt=0)
     max_pixels: int = Field(12_845_056, ge=1)
+    remote_code: bool = False

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Build the images with docker, podman or buildah: `tools/images.sh [IMAGE...]`, all of them without a name.
+# Build the images with docker, podman or buildah: `tools/images.sh [IMAGE...]`, the five without a name.
 # Prints the names of what was asked for, one a line; an image whose inputs did not change is not built again.
 #
 #   BASE      image with Python 3.11 and CA certificates (default: Debian's Python, from Docker Hub)
 #   VARIANT   cpu (default) or gpu: which lock the generator is built from
 #   REGISTRY  default localhost       TAG    default: the project's version
 #   PUSH=1    push what was built     BUILDER docker, podman or buildah (default: the first that is there)
+#   LEGACY=1  the legacy image too, which only models that need transformers 4.48 want
 #   UV_CONFIG a uv.toml that names your package index; used while building, in no layer
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,9 +17,10 @@ version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' mstar/__init__.py)
 tag=${TAG:-$version}
 prefix=${REGISTRY:-localhost}/mstar-
 revision=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-all=(controller scorer evaluator trainer generator)
+usual=(controller scorer evaluator trainer generator)
+all=("${usual[@]}" legacy)
 wanted=("$@")
-[[ ${#wanted[@]} -gt 0 ]] || wanted=("${all[@]}")
+[[ ${#wanted[@]} -gt 0 ]] || wanted=("${usual[@]}" ${LEGACY:+legacy})
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "images: $*"; exit "${2:-3}"; }
@@ -82,7 +84,10 @@ wheel_sum=$({ echo "$base_sum $source_sum"; cat images/base/wheel.Containerfile;
 build build images/base/Containerfile tools "$base_sum"
 build tools images/base/wheel.Containerfile "" "$wheel_sum"
 build base images/base/Containerfile base "$base_sum"
-[[ ${wanted[*]} == controller ]] || build torch images/base/Containerfile torch "$torch_sum"
+for image in "${wanted[@]}"; do
+    # The controller needs no torch, and the legacy image brings another set around it.
+    [[ $image == controller || $image == legacy ]] || { build torch images/base/Containerfile torch "$torch_sum"; break; }
+done
 for image in "${wanted[@]}"; do
     inputs=$({ echo "$wheel_sum $torch_sum $variant"; cat "images/$image"/*; } | sum)
     build "$image" "images/$image/Containerfile" "" "$inputs"

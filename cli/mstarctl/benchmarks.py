@@ -72,6 +72,10 @@ def evaluate(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Most pixels of an image; a larger one is refused.")
     ] = 50_000_000,
+    remote_code: Annotated[
+        bool,
+        typer.Option("--remote-code", help="Let Python code that lies in the model folder run."),
+    ] = False,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +110,7 @@ def evaluate(
         sampling_rows=rows,
         threads=threads,
         max_pixels=max_pixels,
+        remote_code=remote_code,
     )
     endpoint = endpoint_of(judge, judge_model, judge_key_env)
     try:

@@ -31,8 +31,14 @@ FAMILIES = {
     "internvl": "mstar.models.internvl:InternVLFamily",
     "smolvlm": "mstar.models.smolvlm:SmolVLMFamily",
     "llava_onevision": "mstar.models.llava_onevision:LlavaOnevisionFamily",
+    "minicpmv": "mstar.models.legacy.minicpm:MiniCPMFamily",
+    "phi3_v": "mstar.models.legacy.phi3v:Phi3VFamily",
+    "internvl_chat": "mstar.models.legacy.internvl:InternVLChatFamily",
 }
 """Which class serves a ``model_type``, as module:class. A module is imported when a folder asks for it."""
+
+REMOTE_CODE = frozenset({"minicpmv", "phi3_v", "internvl_chat"})
+"""The model types whose folders hold code that must run."""
 
 FALLBACK = "mstar.models.generic:GenericFamily"
 """What serves any other model that transformers knows: no module was written for it, and no test has seen it."""
@@ -85,6 +91,8 @@ class Family(Protocol):
     """Tokens that the tokenizer knows; a model may have more embeddings than that."""
     image_limit: str
     """Which setting of the model folder bounds an image's tokens, for messages."""
+    shares_prefix: bool
+    """Whether the model goes on from a cache, so that a prompt is read once for all that follows it."""
 
     def check(self, prompts: Sequence[Asked]) -> None:
         """Refuse, before any work, images over the limits and text that holds a placeholder (``ModelError``)."""
@@ -133,10 +141,19 @@ class Family(Protocol):
         """Write tokenizer, image processor and chat template beside saved weights."""
 
 
-def load_family(path: Path, *, max_pixels: int = MAX_PIXELS) -> Family:
-    """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded."""
+def load_family(path: Path, *, max_pixels: int = MAX_PIXELS, remote_code: bool = False) -> Family:
+    """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded.
+
+    Code in the folder runs only with ``remote_code``; ``ModelError`` when the model needs it and may not.
+    """
+    found = model_type(path)
+    if found in REMOTE_CODE and not remote_code:
+        raise ModelError(
+            f"{path} holds a {found!r} model, which runs Python code from its own folder. Read the *.py files there, "
+            "and if you trust them set execution.remote_code: true."
+        )
     # Imported by name so that reading this protocol costs no import of torch, and one family none of another's.
-    module, _, name = FAMILIES.get(model_type(path), FALLBACK).partition(":")
+    module, _, name = FAMILIES.get(found, FALLBACK).partition(":")
     family: Family = getattr(import_module(module), name)(path, max_pixels=max_pixels)
     return family
 

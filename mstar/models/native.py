@@ -32,6 +32,7 @@ class NativeFamily(ABC):
     """A family whose processor and model are transformers' own classes."""
 
     image_limit = "the limits in preprocessor_config.json"
+    shares_prefix = True
 
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path

@@ -79,7 +79,9 @@ def _prefixes(
     """Every prefix of whole steps of every paired response, but for the whole response."""
     from mstar.models.family import load_family
 
-    family = load_family(folder, max_pixels=context.execution.max_pixels)
+    family = load_family(
+        folder, max_pixels=context.execution.max_pixels, remote_code=context.execution.remote_code
+    )
     files = part_files(context, resolve(context.store, source.responses), "examples")
     examples = list(read_tables(files, Example))
     mine = [examples[index] for index in block(range(len(examples)), *shard)]

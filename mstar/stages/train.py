@@ -183,7 +183,9 @@ def _scored(task: TrainTask, context: Context, score: Ref, weights: Path) -> Ite
         return examples
     from mstar.models.family import load_family
 
-    family = load_family(weights, max_pixels=context.execution.max_pixels)
+    family = load_family(
+        weights, max_pixels=context.execution.max_pixels, remote_code=context.execution.remote_code
+    )
     return (replace(example, tokens=family.retokenize(example.text)) for example in examples)
 
 
@@ -199,7 +201,9 @@ def _answers(
     """The true answer of each query as its response (the paper's SFT row)."""
     from mstar.models.family import load_family
 
-    family = load_family(weights, max_pixels=context.execution.max_pixels)
+    family = load_family(
+        weights, max_pixels=context.execution.max_pixels, remote_code=context.execution.remote_code
+    )
     split = load_split(context, task.data, source.slice.split)
     for sample in split.read(sliced(split, source.slice)):
         text = source.template.format(answer=sample.query.answer)

@@ -45,7 +45,9 @@ class AccelerateTrainer:
         set_threads(execution)
         self.objective = objective
         self.execution = execution
-        self.family = load_family(model_dir, max_pixels=execution.max_pixels)
+        self.family = load_family(
+            model_dir, max_pixels=execution.max_pixels, remote_code=execution.remote_code
+        )
 
     def train(
         self,
@@ -127,7 +129,11 @@ class AccelerateTrainer:
         family, checkpoint = self.family, resume_from
         if unfinished:
             checkpoint = unfinished.folder
-            family = load_family(unfinished.folder / "model", max_pixels=self.execution.max_pixels)
+            family = load_family(
+                unfinished.folder / "model",
+                max_pixels=self.execution.max_pixels,
+                remote_code=self.execution.remote_code,
+            )
         session = open_session(self.objective, accelerator, family, fresh.optimization)
         if checkpoint is None:
             set_seed(seed % 2**32, device_specific=session.world > 1)

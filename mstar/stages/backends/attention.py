@@ -2,7 +2,7 @@
 
 With grouped-query attention transformers copies keys and values once a query head, at every token. A single query has
 no order to keep, so the heads of a group can stand where queries stand, and nothing is copied. This is registered
-under transformers' attention interface; anything but one masked query a row goes to its own ``sdpa``.
+under the attention interface of transformers 5; anything but one masked query a row goes to its own ``sdpa``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 NAME = "mstar_grouped"
 
@@ -42,8 +41,17 @@ def grouped_attention(
     return attended.reshape(rows, 1, heads, value.shape[-1]), None
 
 
-def decode_grouped(model: PreTrainedModel) -> None:
-    """Make a model's language part use grouped attention, where it uses torch's now."""
+def decode_grouped(model: torch.nn.Module) -> None:
+    """Make a model's language part use grouped attention, where it uses torch's now.
+
+    Models that are not transformers' own keep what their code does.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return
+    # The images of older models have a transformers without these.
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
     decoder = model.get_decoder()
     config = decoder.config
     if config._attn_implementation == "sdpa" and decoder._can_set_attn_implementation():  # noqa: SLF001 (no public way to ask)

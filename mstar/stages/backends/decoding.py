@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from mstar.models.family import Encoded, Family
-from mstar.stages.backends.cache import repeat_rows
+from mstar.stages.backends.cache import new_cache, repeat_rows
 from mstar.stages.backends.draws import pick, uniforms
 from mstar.tasks import Sampling
 
@@ -33,13 +33,13 @@ class Row:
 
 
 @dataclass(slots=True, kw_only=True)
-class _State:
+class State:
     """The rows being decoded: ``index`` is each one's place in the batch, ``logits`` say what comes next.
 
     That is at position ``following``; it is the same distance from the start of the response for all rows.
     """
 
-    cache: Cache
+    cache: Any
     mask: torch.Tensor
     following: torch.Tensor
     logits: torch.Tensor
@@ -86,22 +86,22 @@ class Decoder:
         finished(state.index.tolist())
         return [tuple(token for token in row if token >= 0) for row in drawn.tolist()]
 
-    def _draw(self, state: _State, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    def _draw(self, state: State, numbers: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         logits = state.logits.index_fill(1, self.banned, -torch.inf)
         return pick(logits, numbers, temperature=sampling.temperature, top_p=sampling.top_p)
 
-    def _start(self, rows: Sequence[Row]) -> _State:
+    def _start(self, rows: Sequence[Row]) -> State:
         """Read the different prompts of the rows in one forward, and give each row its own copy of what was read."""
-        firsts, owners = _distinct(rows)
+        firsts, owners = distinct(rows)
         prompts, prefixes = [row.prompt for row in firsts], [row.prefix for row in firsts]
         batch = self.family.collate(prompts, prefixes, pad="left")
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        cache = DynamicCache(config=self.model.config.get_text_config())
+        cache = new_cache(self.model)
         output = self.model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
         owner = self._integers(owners)
         repeat_rows(cache, owner)
         following = [row.prompt.next_position + len(row.prefix) for row in firsts]
-        return _State(
+        return State(
             cache=cache,
             mask=batch["attention_mask"][owner],
             following=self._integers(following)[owner],
@@ -109,7 +109,7 @@ class Decoder:
             index=torch.arange(len(rows), device=self.device),
         )
 
-    def _step(self, state: _State, token: torch.Tensor) -> None:
+    def _step(self, state: State, token: torch.Tensor) -> None:
         state.mask = torch.cat([state.mask, state.mask.new_ones((len(token), 1))], dim=1)
         output: Any = self.model(
             input_ids=token[:, None],
@@ -126,7 +126,7 @@ class Decoder:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
 
-def _drop_others(state: _State, rows: torch.Tensor) -> None:
+def _drop_others(state: State, rows: torch.Tensor) -> None:
     """Keep some rows of a state; their logits are not needed any more."""
     state.cache.batch_select_indices(rows)
     state.mask = state.mask[rows]
@@ -134,7 +134,7 @@ def _drop_others(state: _State, rows: torch.Tensor) -> None:
     state.index = state.index[rows]
 
 
-def _distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     """The first row of each (prompt, prefix), and which of them each row goes on from."""
     place: dict[tuple[int, tuple[int, ...]], int] = {}
     firsts: list[Row] = []

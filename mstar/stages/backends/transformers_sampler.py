@@ -11,6 +11,7 @@ from mstar.models.family import load_family
 from mstar.stages.backends.attention import decode_grouped
 from mstar.stages.backends.decoding import Decoder, Row
 from mstar.stages.backends.encoding import check_all_fit, encode_distinct
+from mstar.stages.backends.recomputing import RecomputingDecoder
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Progress, Prompted, batches
@@ -26,14 +27,17 @@ class TransformersSampler:
     def __init__(self, model_dir: Path, execution: Execution) -> None:
         set_threads(execution)
         self.execution = execution
-        self.family = load_family(model_dir, max_pixels=execution.max_pixels)
+        self.family = load_family(
+            model_dir, max_pixels=execution.max_pixels, remote_code=execution.remote_code
+        )
         device = choose_device(execution)
         model = self.family.load(dtype=choose_dtype(device), device=device)
         decode_grouped(model)
         rows = model.get_input_embeddings().num_embeddings
         # An embedding matrix padded beyond the tokenizer has rows that mean nothing.
         unused = range(self.family.vocabulary, rows)
-        self.decoder = Decoder(model, self.family, banned=(*self.family.banned, *unused))
+        decoder = Decoder if self.family.shares_prefix else RecomputingDecoder
+        self.decoder = decoder(model, self.family, banned=(*self.family.banned, *unused))
 
     def sample(
         self, prompts: Sequence[Prompted], sampling: Sampling, policy: str, progress: Progress

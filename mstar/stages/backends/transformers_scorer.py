@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache
 
 from mstar.core.records import Response
 from mstar.core.steps import step_ends_from_pieces
@@ -15,7 +14,7 @@ from mstar.errors import ModelError
 from mstar.execution import Execution
 from mstar.models.family import Encoded, load_family
 from mstar.models.prm import load_reward_model
-from mstar.stages.backends.cache import repeat_rows
+from mstar.stages.backends.cache import new_cache, repeat_rows
 from mstar.stages.backends.encoding import check_all_fit, encode_distinct
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Judged, Progress, Prompted, batches
@@ -42,7 +41,9 @@ class TransformersScorer:
         self.execution = execution
         self.separator = step_separator
         self.retokenize = retokenize
-        self.family = load_family(prm_dir, max_pixels=execution.max_pixels)
+        self.family = load_family(
+            prm_dir, max_pixels=execution.max_pixels, remote_code=execution.remote_code
+        )
         self.device = choose_device(execution)
         dtype = choose_dtype(self.device)
         self.model = load_reward_model(self.family, dtype=dtype, device=self.device)
@@ -93,9 +94,11 @@ class TransformersScorer:
         longest = max(len(answer) for answer in answers)
         if longest == 0:
             return [[] for _ in answers]
+        if not self.family.shares_prefix:
+            return self._values_of_whole(prompts, answers)
         distinct = list({id(prompt): prompt for prompt in prompts}.values())
         place = {id(prompt): index for index, prompt in enumerate(distinct)}
-        cache = DynamicCache(config=self.model.backbone.config.get_text_config())
+        cache = new_cache(self.model.backbone)
         batch = self.family.collate(distinct, [()] * len(distinct), pad="left")
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         self.model(**batch, past_key_values=cache, use_cache=True)
@@ -117,6 +120,15 @@ class TransformersScorer:
             use_cache=True,
         ).tolist()
         return values
+
+    def _values_of_whole(
+        self, prompts: Sequence[Encoded], answers: Sequence[tuple[int, ...]]
+    ) -> list[list[float]]:
+        """The same for a model that cannot go on from a cache: each row is read from its prompt's start."""
+        batch = self.family.collate(prompts, answers, pad="left")
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        rows: list[list[float]] = self.model(**batch, use_cache=False).tolist()
+        return [row[len(row) - len(answer) :] for row, answer in zip(rows, answers, strict=True)]
 
 
 def _check_from_start(response: Response) -> None:

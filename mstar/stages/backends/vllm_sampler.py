@@ -15,7 +15,7 @@ from typing import Any
 from mstar.core.records import Response
 from mstar.errors import ModelError, SpecError
 from mstar.execution import Execution
-from mstar.models.family import load_family
+from mstar.models.family import REMOTE_CODE, load_family, model_type
 from mstar.stages.backends.encoding import check_fits
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import set_threads
@@ -48,6 +48,11 @@ class VllmSampler:
         self.platform = choose_platform(execution)
         set_threads(execution)
         self.execution = execution
+        if model_type(model_dir) in REMOTE_CODE:
+            raise SpecError(
+                f"execution.engine vllm does not serve {model_dir}, a model that runs code from its own folder. Set "
+                "execution.engine to transformers (docs/legacy-models.md)."
+            )
         self.family = load_family(model_dir, max_pixels=execution.max_pixels)
         self.share = ALONE if alone else SHARED
         self.engine: Engine | None = None

@@ -6,7 +6,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mstar.stages.backends.attention import grouped_attention
-from mstar.stages.backends.cache import SPARE, RoomyLayer, repeat_rows
+from mstar.stages.backends.cache import repeat_rows
+from mstar.stages.backends.roomy import SPARE, RoomyLayer
 
 
 def states(rows, tokens):
