@@ -52,7 +52,7 @@ class NotTried(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check(Generic[Subject]):
-    """``look`` returns what is well or raises ``Fault`` or ``NotTried``; the checks in ``needs`` must have been well."""
+    """``look`` returns what is well or raises ``Fault`` or ``NotTried``; it waits for the checks in ``needs``."""
 
     what: str
     look: Callable[[Subject], str]

@@ -53,7 +53,11 @@ def weights(patient: Patient) -> str:
         )
     count = sum(tensor.numel() for _, tensor in named)
     size = in_words(sum(tensor.nbytes for _, tensor in named))
-    return f"{count / 1e6:,.1f} million parameters in {len(named)} tensors, {size} as float32 on {patient.device.type}; all are finite; {rows} embeddings for {family.vocabulary} tokens"
+    where = patient.device.type
+    return (
+        f"{count / 1e6:,.1f} million parameters in {len(named)} tensors, {size} as float32 on {where}; all are finite; "
+        f"{rows} embeddings for {family.vocabulary} tokens"
+    )
 
 
 def picture_seen(patient: Patient) -> str:
