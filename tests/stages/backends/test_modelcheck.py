@@ -1,6 +1,7 @@
 """Each check of a model is well with a model that is well, and fails on the fault that it exists for."""
 
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -325,7 +326,7 @@ def test_weights_too_large_for_the_sampler_s_numbers_are_a_fault(well, monkeypat
     monkeypatch.setattr(Patient, "sampling_dtype", torch.float16)
     with torch.no_grad():
         next(p for p in well.family.parameters(well.model, "language") if p.dim() == 1).mul_(1e9)
-    with pytest.raises(Fault, match="do not survive|log-probabilities of the sampler in float16"):
+    with pytest.raises(Fault, match="of the sampler in float16"):
         agreeing.rounding(well)
 
 
@@ -366,9 +367,9 @@ def test_a_disk_without_room_is_said_and_nothing_is_written(well, monkeypatch, t
     assert well.model is not None
 
 
-def test_whatever_a_check_raises_becomes_a_finding():
+def test_whatever_a_check_raises_becomes_a_finding_and_what_it_prints_is_kept_off_the_table(capsys):
     def boom(_):
-        print("noise")
+        sys.stdout.write("noise")
         raise KeyError("pixel_values")
 
     def fill(_):
@@ -376,6 +377,7 @@ def test_whatever_a_check_raises_becomes_a_finding():
 
     found = make(Check(what="a", look=boom), None, set())
     assert (found.ok, found.code) == (False, ModelError.exit_code)
+    assert capsys.readouterr().out == ""
     assert "KeyError: 'pixel_values'" in found.found
     assert "test_modelcheck.py:" in found.found
     full = make(Check(what="b", look=fill), None, set())

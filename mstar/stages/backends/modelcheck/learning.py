@@ -218,10 +218,9 @@ def gradients(patient: Patient) -> str:
     model = patient.model
     tried: dict[Group, list[torch.nn.Parameter]] = {}
     for group in ("language", "vision"):
-        found = patient.family.parameters(model, group)
-        tried[group] = [p for p in found if p.numel() <= SMALL] or sorted(found, key=torch.numel)[
-            :1
-        ]
+        members = patient.family.parameters(model, group)
+        small = [tensor for tensor in members if tensor.numel() <= SMALL]
+        tried[group] = small or sorted(members, key=torch.numel)[:1]
     wanted = [tensor for group in tried.values() for tensor in group]
     trained = {id(tensor) for tensor in wanted}
     for tensor in model.parameters():
@@ -229,13 +228,13 @@ def gradients(patient: Patient) -> str:
     try:
         item = patient.item(0, "tall", RESPONSE, Finish.STOP)
         loss = _summed_loss(patient, [patient.encoded["tall"]], [item]) / len(item.answer)
-        found_gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, wanted, allow_unused=True)
     finally:
         for tensor in model.parameters():
             tensor.requires_grad = True
     reached = dict.fromkeys(tried, 0)
     broken = 0
-    place = iter(found_gradients)
+    place = iter(found)
     for group, tensors in tried.items():
         for _ in tensors:
             gradient = next(place)

@@ -256,7 +256,7 @@ def _show(family: Family, token: int) -> str:
 
 def _closing(family: Family) -> tuple[int | None, str]:
     """The first special token that the chat template writes after an answer, if any, and that in words."""
-    processor = getattr(family, "processor", None)
+    processor: Any = getattr(family, "processor", None)
     if not getattr(processor, "chat_template", None):
         return None, "the family has no chat template to look at"
     turns = [
