@@ -55,7 +55,7 @@ def weights(patient: Patient) -> str:
     size = in_words(sum(tensor.nbytes for _, tensor in named))
     where = patient.device.type
     return (
-        f"{count / 1e6:,.1f} million parameters in {len(named)} tensors, {size} as float32 on {where}; all are finite; "
+        f"{count:,} parameters in {len(named)} tensors, {size} as float32 on {where}; all are finite; "
         f"{rows} embeddings for {family.vocabulary} tokens"
     )
 
@@ -191,7 +191,7 @@ def freezing(patient: Patient) -> str:
         for key in held[group] & held[other]
     }
     parts = [
-        f"{group}: {len(keys)} tensors, {sum(sizes[key] for key in keys) / 1e6:,.1f} million, in "
+        f"{group}: {len(keys)} tensors, {sum(sizes[key] for key in keys):,} parameters, in "
         f"{', '.join(_stems([names[key] for key in keys])) or 'nothing'}"
         for group, keys in held.items()
     ]

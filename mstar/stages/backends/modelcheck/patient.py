@@ -28,8 +28,9 @@ SHORTER = "There are 3 circles.\nThen"
 SHORTEST = "\\boxed{7}"
 
 PICTURES = {"tall": (224, 448), "wide": (560, 224), "large": (1280, 960)}
-"""Width and height of the pictures; they are halved until they fit into the model's context."""
+"""Width and height of the pictures; they are halved until they fit the context and the limit of pixels."""
 SMALLEST = 28
+MOST_SHRINKS = 6
 
 DRAWN_TOKENS = 24
 """Tokens that an engine is asked for."""
@@ -168,6 +169,31 @@ def require(gap: Gap, dtype: Dtype, what: str, advice: str) -> str:
     if not gap.within(dtype):
         raise Fault(f"{what}: {gap}; rounding explains {ROUNDING[dtype][1]:g}", advice)
     return f"{what}: {gap}"
+
+
+def ask_about_pictures(
+    family: Family, max_pixels: int, room: int
+) -> tuple[dict[str, Prompted], dict[str, Encoded], bool]:
+    """A question about each picture, and both as tokens; true when the pictures had to be made small.
+
+    They are, for ``max_pixels`` and for a context that is to leave ``room`` tokens for a response.
+    """
+    for shrink in range(MOST_SHRINKS):
+        prompts = draw_pictures(shrink)
+        if (
+            max(prompt.image.width * prompt.image.height for prompt in prompts.values())
+            > max_pixels
+        ):
+            continue
+        codes = family.encode(list(prompts.values()))
+        longest = max(len(code.tokens) for code in codes)
+        if longest + room <= family.context:
+            return prompts, dict(zip(prompts, codes, strict=True)), shrink > 0
+    raise Fault(
+        f"even pictures of {' and '.join(str(p.image.size) for p in prompts.values())} are more than the {max_pixels} "
+        f"pixels that are taken, or leave too little of the context of {family.context} tokens",
+        "Raise --max-pixels (execution.max_pixels), or see max_position_embeddings in the model's config.json.",
+    )
 
 
 def draw_pictures(shrink: int = 0) -> dict[str, Prompted]:

@@ -19,13 +19,12 @@ from mstar.stages.backends.modelcheck.patient import (
     DRAWN_TOKENS,
     RESPONSE,
     Patient,
-    draw_pictures,
+    ask_about_pictures,
     in_words,
     with_picture,
 )
 from mstar.stages.protocols import Prompted
 
-MOST_SHRINKS = 5
 MARK = "seven"
 WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -109,27 +108,18 @@ def response_text(patient: Patient) -> str:
 
 def pictures(patient: Patient) -> str:
     """Three pictures are encoded, and the question stands whole after each of them."""
-    for shrink in range(MOST_SHRINKS + 1):
-        patient.prompts = draw_pictures(shrink)
-        codes = patient.family.encode(list(patient.prompts.values()))
-        longest = max(len(code.tokens) for code in codes)
-        if longest + _room(patient.family) <= patient.family.context:
-            break
-    else:
-        raise Fault(
-            f"even a picture of {patient.prompts['tall'].image.size} and a short question are {longest} tokens, which "
-            f"leaves too little of the context of {patient.family.context}",
-            "The model cannot answer questions about pictures in this context; see max_position_embeddings.",
-        )
-    patient.encoded = dict(zip(patient.prompts, codes, strict=True))
+    family = patient.family
+    patient.prompts, patient.encoded, small = ask_about_pictures(
+        family, patient.execution.max_pixels, len(family.tokenize(RESPONSE)) + DRAWN_TOKENS
+    )
     parts = []
     heads = set()
     for name, code in patient.encoded.items():
         prompt = patient.prompts[name]
         _check_positions(name, code)
-        heads.add(_text_around(patient.family, prompt, code))
+        heads.add(_text_around(family, prompt, code))
         width, height = prompt.image.size
-        image = sum(image_tokens(patient.family, prompt, code).values())
+        image = sum(image_tokens(family, prompt, code).values())
         parts.append(
             f"{name} {width}x{height}: {len(code.tokens)} tokens, {image} because of the image"
         )
@@ -138,7 +128,7 @@ def pictures(patient: Patient) -> str:
             "the text before the image differs from picture to picture: " + "; ".join(parts),
             "A prompt was cut at its beginning: switch off truncation (max_length) in the processor, or mend encode.",
         )
-    return "; ".join(parts) + ("; made small to fit the context" if shrink else "")
+    return "; ".join(parts) + ("; made small to fit" if small else "")
 
 
 def banned_tokens(patient: Patient) -> str:
@@ -203,10 +193,6 @@ def image_tokens(family: Family, prompt: Prompted, code: Encoded) -> Counter[int
     # The template's placeholder is one of the image's tokens, or was replaced by them; a newline between tiles is not.
     again = {token for token in more if token >= 0 and not family.pieces([token])[0]}
     return more + Counter({token: text[token] for token in again})
-
-
-def _room(family: Family) -> int:
-    return len(family.tokenize(RESPONSE)) + DRAWN_TOKENS
 
 
 def _check_positions(name: str, code: Encoded) -> None:

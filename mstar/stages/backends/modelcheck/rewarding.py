@@ -18,10 +18,9 @@ from mstar.stages.backends.modelcheck.patient import (
     RESPONSE,
     SHORTER,
     SHORTEST,
-    draw_pictures,
+    ask_about_pictures,
     with_picture,
 )
-from mstar.stages.backends.modelcheck.reading import MOST_SHRINKS
 from mstar.stages.backends.objectives import Item, assemble
 from mstar.stages.backends.transformers_scorer import TransformersScorer
 from mstar.stages.protocols import Judged, Prompted
@@ -80,11 +79,9 @@ def head(patient: RewardPatient) -> str:
 def scores(patient: RewardPatient) -> str:
     """Steps have in a batch the scores that they have alone."""
     family = patient.scorer.family
-    for shrink in range(MOST_SHRINKS + 1):
-        patient.prompts = list(draw_pictures(shrink).values())
-        longest = max(len(code.tokens) for code in family.encode(patient.prompts))
-        if longest + len(family.tokenize(RESPONSE)) <= family.context:
-            break
+    room = len(family.tokenize(RESPONSE))
+    prompts, _, _ = ask_about_pictures(family, patient.execution.max_pixels, room)
+    patient.prompts = list(prompts.values())
     patient.responses = [
         _response(prompt.query_id, text, family.tokenize(text))
         for prompt, text in zip(patient.prompts, TEXTS, strict=True)
