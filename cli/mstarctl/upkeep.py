@@ -6,23 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mstarctl.benchmarks import Device, Engine
 from mstarctl.options import Output, OutputOption, StoreOption
-
-
-class Engine(StrEnum):
-    """What samples."""
-
-    TRANSFORMERS = "transformers"
-    VLLM = "vllm"
-
-
-class Device(StrEnum):
-    """Where a model computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
 
 
 class Dtype(StrEnum):

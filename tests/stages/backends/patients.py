@@ -116,7 +116,8 @@ class CuttingImages(QwenVLFamily):
     def encode(self, prompts):
         codes = []
         for code in super().encode(prompts):
-            last = max(at for at, token in enumerate(code.tokens) if token in self.image_tokens) - 1
+            placeholder = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+            last = max(at for at, token in enumerate(code.tokens) if token == placeholder)
             keep = [at for at in range(len(code.tokens)) if at not in {last - 1, last}]
             codes.append(cut(code, keep))
         return codes

@@ -1,15 +1,19 @@
 """vLLM against the trainer, with a fake of the package, and with the real one where it is installed."""
 
+import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mstar.errors import MissingDependency, ModelError
+from mstar.errors import MissingDependency, ModelError, WorkerLost
 from mstar.stages.backends.modelcheck import agreeing, vllm_draws
 from mstar.stages.backends.modelcheck.examination import Wanted, examine
 from mstar.stages.backends.modelcheck.finding import Fault, NotTried
 from mstar.stages.backends.modelcheck.patient import DRAWN_TOKENS
+from mstar.stages.backends.modelcheck.vllm_draws import Answer, Request
 from tests.fake_vllm import World, installed
 from tests.real_vllm import REAL_VLLM
 from tests.stages.backends.patients import ON_CPU, admitted
@@ -28,82 +32,43 @@ def patient(folder):
     return found
 
 
-class FakeLLM:
-    """Answers with what the transformers sampler drew; ``wrong`` is added to each log-probability."""
+def answering(patient, *, wrong=0.0, extra=0):
+    """A vLLM that draws what the transformers sampler draws; ``wrong`` is added to each log-probability."""
 
-    def __init__(self, patient, *, wrong=0.0, extra=0):
-        self.drawn = agreeing.draw(patient)
-        self.wrong, self.extra = wrong, extra
-        self.arguments = {}
-        self.stopped = 0
-        stop = SimpleNamespace(shutdown=self._stop)
-        self.llm_engine = SimpleNamespace(engine_core=stop, renderer=stop)
-
-    def __call__(self, **arguments):
-        self.arguments = arguments
-        return self
-
-    def _stop(self):
-        self.stopped += 1
-
-    def generate(self, requests, parameters, *, use_tqdm):
-        assert [asked.seed is None for asked in parameters] == list(self.drawn.greedy)
-        assert all(asked.max_tokens == DRAWN_TOKENS for asked in parameters)
-        assert all(request["multi_modal_data"]["image"].mode == "RGB" for request in requests)
-        rows = zip(self.drawn.codes, self.drawn.tokens, self.drawn.logprobs, strict=True)
-        return [self._answer(*row) for row in rows]
-
-    def _answer(self, code, tokens, logprobs):
-        steps = [
-            {token: SimpleNamespace(logprob=value + self.wrong)}
-            for token, value in zip(tokens, logprobs, strict=True)
+    def ask(request):
+        drawn = agreeing.draw(patient)
+        assert [seed is None for seed in request.seeds] == list(drawn.greedy)
+        return [
+            Answer(
+                prompt_tokens=len(code.tokens) + extra,
+                tokens=tokens,
+                logprobs=tuple(value + wrong for value in logprobs),
+            )
+            for code, tokens, logprobs in zip(
+                drawn.codes, drawn.tokens, drawn.logprobs, strict=True
+            )
         ]
-        prompt = [*code.tokens, *[0] * self.extra]
-        answer = SimpleNamespace(token_ids=tokens, logprobs=steps)
-        return SimpleNamespace(prompt_token_ids=prompt, outputs=[answer])
+
+    return ask
 
 
-@pytest.fixture
-def answering(monkeypatch):
-    with installed(World()):
-        yield lambda llm: monkeypatch.setattr(sys.modules["vllm"], "LLM", llm, raising=False)
+def test_an_engine_that_agrees_is_well(patient):
+    patient.ask_vllm = answering(patient)
+    assert "in 7 rows" in vllm_draws.draws(patient)
+    assert "log-probabilities: largest difference" in vllm_draws.agreement(patient)
 
 
-def test_an_engine_that_agrees_is_well_and_is_stopped(patient, answering):
-    llm = FakeLLM(patient)
-    answering(llm)
-    assert "drew 168 tokens in 7 rows" in vllm_draws.draws(patient)
-    assert llm.stopped == 2
-    assert llm.arguments["max_model_len"] == 256
-    assert "greedy tokens 72 of 72" in vllm_draws.agreement(patient)
-
-
-def test_an_engine_that_computes_something_else_is_a_fault(patient, answering):
-    answering(FakeLLM(patient, wrong=0.01))
+def test_an_engine_that_computes_something_else_is_a_fault(patient):
+    patient.ask_vllm = answering(patient, wrong=0.01)
     vllm_draws.draws(patient)
     with pytest.raises(Fault, match=r"largest difference 1\.0e-02") as caught:
         vllm_draws.agreement(patient)
     assert "execution.engine transformers" in caught.value.advice
 
 
-def test_an_engine_that_reads_another_prompt_is_a_fault(patient, answering):
-    answering(FakeLLM(patient, extra=2))
+def test_an_engine_that_reads_another_prompt_is_a_fault(patient):
+    patient.ask_vllm = answering(patient, extra=2)
     with pytest.raises(Fault, match="vLLM reads the prompt as"):
-        vllm_draws.draws(patient)
-
-
-def test_an_engine_that_does_not_start_gives_its_reason(patient, answering):
-    def refuse(**arguments):
-        raise ValueError("no kernel for this head size")
-
-    answering(refuse)
-    with pytest.raises(ModelError, match="does not run this model: no kernel for this head size"):
-        vllm_draws.draws(patient)
-
-
-def test_an_engine_that_is_not_installed_is_named(patient, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(MissingDependency, match="vllm"):
         vllm_draws.draws(patient)
 
 
@@ -113,6 +78,80 @@ def test_an_engine_that_nobody_asked_for_is_not_started(patient, monkeypatch):
         monkeypatch.setattr(vllm_draws, "find_spec", lambda name, there=there: there)
         with pytest.raises(NotTried, match=said):
             vllm_draws.draws(patient)
+
+
+REQUEST = Request(
+    model=Path("model"),
+    execution=ON_CPU,
+    dtype="float32",
+    context=256,
+    prompts=(("one", SimpleNamespace()), ("two", SimpleNamespace())),  # type: ignore[arg-type]
+    seeds=(None, 7),
+    ends=(3,),
+    banned=(0, 1),
+)
+
+
+def test_vllm_is_asked_for_its_own_log_probabilities_of_what_it_draws():
+    seen = {}
+
+    class FakeLLM:
+        def __init__(self, **options):
+            seen.update(options)
+
+        def generate(self, prompts, parameters, *, use_tqdm):
+            assert [asked.temperature for asked in parameters] == [0.0, 1.0]
+            assert {asked.max_tokens for asked in parameters} == {DRAWN_TOKENS}
+            assert parameters[0].logit_bias == {0: -100.0, 1: -100.0}
+            steps = [{4: SimpleNamespace(logprob=-0.5)}, {3: SimpleNamespace(logprob=-1)}]
+            drawn = SimpleNamespace(token_ids=[4, 3], logprobs=steps)
+            return [SimpleNamespace(prompt_token_ids=[9] * 5, outputs=[drawn]) for _ in prompts]
+
+    with installed(World()):
+        vars(sys.modules["vllm"])["LLM"] = FakeLLM
+        answers = vllm_draws.generate(REQUEST)
+    assert answers == [Answer(prompt_tokens=5, tokens=(4, 3), logprobs=(-0.5, -1.0))] * 2
+    assert (seen["max_model_len"], seen["max_num_seqs"], seen["dtype"]) == (256, 2, "float32")
+    assert seen["enable_chunked_prefill"] is False
+    assert "enable_chunked_prefill" not in vllm_draws.engine_options(REQUEST, "cuda")
+
+
+def break_off(request):
+    """Ends the process as the kernel would."""
+    os._exit(7)
+
+
+def refuse(request):
+    """What no engine could have sent as it is."""
+
+    class Local(Exception):  # noqa: N818 - of a library
+        pass
+
+    raise Local("no kernel for this head size")
+
+
+def miss(request):
+    """What a machine without vLLM says."""
+    raise MissingDependency("needs vllm")
+
+
+@pytest.mark.parametrize(
+    ("work", "error", "said"),
+    [
+        (break_off, WorkerLost, "code 7"),
+        (refuse, ModelError, "does not run this model: no kernel for this head size"),
+        (miss, MissingDependency, "needs vllm"),
+    ],
+)
+def test_what_happens_to_the_process_becomes_one_error(monkeypatch, work, error, said):
+    request = replace(REQUEST, prompts=())
+    # A forked process has this one's stand-in for ``generate``.
+    real = vllm_draws.multiprocessing.get_context
+    monkeypatch.setattr(vllm_draws.multiprocessing, "get_context", lambda method: real("fork"))
+    monkeypatch.setattr(vllm_draws, "generate", work)
+    monkeypatch.setattr(vllm_draws, "POLL", 0.05)
+    with pytest.raises(error, match=said):
+        vllm_draws.in_a_process(request)
 
 
 class TestTheRealOne:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from mstar.models.family import Family
 from mstar.stages.backends.attention import decode_grouped
@@ -180,14 +181,19 @@ def _greedy(
 @contextmanager
 def _decoding(model: Any) -> Iterator[None]:
     """The model attends as in the sampler, and afterwards as before."""
-    decoder = model.get_decoder()
-    before = decoder.config._attn_implementation  # noqa: SLF001 (no public way to ask)
+    # Models that are not transformers' own keep the attention that their code has.
+    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else None
+    before = _attention(decoder)
     decode_grouped(model)
     try:
         yield
     finally:
-        if decoder.config._attn_implementation != before:  # noqa: SLF001
+        if decoder is not None and _attention(decoder) != before:
             decoder.set_attn_implementation(before)
+
+
+def _attention(decoder: Any) -> str | None:
+    return None if decoder is None else decoder.config._attn_implementation  # noqa: SLF001 (no public way to ask)
 
 
 def _quiet(rows: Sequence[int]) -> None:

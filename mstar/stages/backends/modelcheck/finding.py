@@ -81,11 +81,11 @@ def _ask(check: Check[Subject], subject: Subject) -> tuple[bool | None, str, str
     except MstarError as error:
         return False, str(error), "", error.exit_code
     except (torch.OutOfMemoryError, MemoryError) as error:
-        found = f"out of memory: {_short(error)}"
+        found = f"out of memory: {short(error)}"
     except Exception as error:
         log.info("%s", check.what, exc_info=True)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        found = f"{type(error).__name__}: {_short(error)} ({where.filename}:{where.lineno})"
+        found = f"{type(error).__name__}: {short(error)} ({where.filename}:{where.lineno})"
         advice = "The library or the model's family does not take what this check gives it."
         return False, found, advice, ModelError.exit_code
     # Only here are the frames gone that held what filled the memory.
@@ -111,5 +111,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """An error's text, shortened."""
     return textwrap.shorten(str(error) or "no message", LONGEST, placeholder=" …")

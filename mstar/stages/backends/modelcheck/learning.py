@@ -222,16 +222,19 @@ def gradients(patient: Patient) -> str:
         small = [tensor for tensor in members if tensor.numel() <= SMALL]
         tried[group] = small or sorted(members, key=torch.numel)[:1]
     wanted = [tensor for group in tried.values() for tensor in group]
-    trained = {id(tensor) for tensor in wanted}
-    for tensor in model.parameters():
-        tensor.requires_grad = id(tensor) in trained
+    before = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
+    # Only these keep what their gradients need; those of all weights would take as much memory as the weights.
+    for tensor, _ in before:
+        tensor.requires_grad = False
+    for tensor in wanted:
+        tensor.requires_grad = True
     try:
         item = patient.item(0, "tall", RESPONSE, Finish.STOP)
         loss = _summed_loss(patient, [patient.encoded["tall"]], [item]) / len(item.answer)
         found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, wanted, allow_unused=True)
     finally:
-        for tensor in model.parameters():
-            tensor.requires_grad = True
+        for tensor, trained in before:
+            tensor.requires_grad = trained
     reached = dict.fromkeys(tried, 0)
     broken = 0
     place = iter(found)

@@ -50,6 +50,8 @@ class Patient:
     execution: Execution = field(default_factory=Execution)
     dtype: Dtype = "float32"
     open_family: Callable[..., Family] = load_family
+    ask_vllm: Callable[[Any], Any] | None = None
+    """What asks vLLM to draw, when it is not to be a process of its own."""
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     family: Family = field(init=False)
     prompts: dict[str, Prompted] = field(init=False)
@@ -59,6 +61,10 @@ class Patient:
     """What the transformers sampler drew."""
     foreign: Drawn = field(init=False)
     """What vLLM drew."""
+
+    def open(self, folder: Path) -> Family:
+        """The family of this model's folder, or of a copy."""
+        return self.open_family(folder, max_pixels=self.execution.max_pixels)
 
     @property
     def device(self) -> torch.device:
@@ -139,7 +145,7 @@ class Gap:
     def between(cls, mine: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> Gap:
         """Of equally shaped lists of tensors."""
         pairs = zip(mine, theirs, strict=True)
-        apart = torch.cat([(a.double().cpu() - b.double().cpu()).abs().flatten() for a, b in pairs])
+        apart = torch.cat([(a.cpu().double() - b.cpu().double()).abs().flatten() for a, b in pairs])
         return cls(mean=float(apart.mean()), largest=float(apart.max()), count=len(apart))
 
     def within(self, dtype: Dtype) -> bool:

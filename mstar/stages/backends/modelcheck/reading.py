@@ -32,7 +32,7 @@ WEIGHTS = ("*.safetensors", "*.bin")
 def folder(patient: Patient) -> str:
     """Configuration and processor open, and a family serves the architecture."""
     kind = model_type(patient.path)
-    patient.family = patient.open_family(patient.path, max_pixels=patient.execution.max_pixels)
+    patient.family = patient.open(patient.path)
     files = [file for pattern in WEIGHTS for file in patient.path.glob(pattern)]
     size = in_words(sum(file.stat().st_size for file in files))
     config: dict[str, Any] = json.loads((patient.path / "config.json").read_bytes())

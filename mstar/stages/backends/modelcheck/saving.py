@@ -41,7 +41,7 @@ def _round_trip(patient: Patient, folder: Path) -> str:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     patient.model = None
     free_memory()
-    again = patient.open_family(folder, max_pixels=patient.execution.max_pixels)
+    again = patient.open(folder)
     patient.model = again.load(dtype=dtype, device=patient.device)
     found = _marks(patient.model)
     changed = sorted(
