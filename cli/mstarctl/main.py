@@ -279,14 +279,7 @@ def report(
     work.report(store, names, out, as_json=output is Output.JSON)
 
 
-@app.command()
-def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> None:
-    """Check Python, packages, disk, memory and the store; say what to do about what is wrong."""
-    from mstarctl import health
-
-    raise typer.Exit(health.doctor(store, as_json=output is Output.JSON))
-
-
+app.command()(upkeep.doctor)
 app.command()(upkeep.gc)
 app.command()(recipes.recipes)
 app.command()(comparing.study)

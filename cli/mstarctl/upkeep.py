@@ -1,10 +1,65 @@
-"""Commands that look after a store."""
+"""Commands that look after a store, a machine, a model."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mstarctl.benchmarks import Device, Engine
 from mstarctl.options import Output, OutputOption, StoreOption
+
+
+class Dtype(StrEnum):
+    """What a trainer computes in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+def doctor(
+    context: typer.Context,
+    store: StoreOption = "runs",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Check this model's folder instead: does mstar work with these weights?"),
+    ] = None,
+    prm: Annotated[
+        Path | None, typer.Option(help="Check this folder of a PRM, alone or after the model.")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="The model: an engine to hold against the trainer.")
+    ] = Engine.TRANSFORMERS,
+    device: Annotated[Device, typer.Option(help="The model: where to compute.")] = Device.AUTO,
+    dtype: Annotated[
+        Dtype, typer.Option(help="The model: what the trainer computes in.")
+    ] = Dtype.FLOAT32,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="The model: largest image, as execution.max_pixels.")
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check Python, packages, disk, memory and the store; or a model's folder (--model, --prm). Say what to do."""
+    from mstarctl import health
+
+    as_json = output is Output.JSON
+    if model is None and prm is None:
+        for name in ("engine", "device", "dtype", "max_pixels"):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                option = name.replace("_", "-")
+                raise typer.BadParameter(f"--{option} is about a model: give --model PATH")
+        raise typer.Exit(health.doctor(store, as_json=as_json))
+    code = health.examine_model(
+        model,
+        prm,
+        engine=engine.value,
+        device=device.value,
+        dtype=dtype.value,
+        max_pixels=max_pixels,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
 
 
 def gc(
