@@ -35,13 +35,10 @@ CONTEXT = 4096
 def make_prm(folder: Path, side: int) -> Path:
     """The demo's model as an untrained PRM that sees images of ``side`` x ``side`` pixels as they are."""
     shutil.copytree(BASE, folder)
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        path = folder / name
-        if path.is_file():
-            settings = json.loads(path.read_text())
-            found = settings.get("image_processor", settings)
-            found["size"] = {"shortest_edge": side * side, "longest_edge": side * side}
-            path.write_text(json.dumps(settings))
+    settings = json.loads((folder / "processor_config.json").read_text())
+    size = {"shortest_edge": side * side, "longest_edge": side * side}
+    settings["image_processor"]["size"] = size
+    (folder / "processor_config.json").write_text(json.dumps(settings))
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = CONTEXT
     (folder / "config.json").write_text(json.dumps(config))

@@ -105,7 +105,7 @@ class AccelerateTrainer:
     ) -> TrainReport:
         encoded = EncodedRows(self.family, rows)
         items, content = self._items(encoded, keeper)
-        batches = self._plan(items, optimization, seed)
+        batches = self._plan(items, encoded, optimization, seed)
         accelerator = open_accelerator(self.execution, optimization)
         fresh = TrainerState(
             objective=self.objective,
@@ -222,13 +222,15 @@ class AccelerateTrainer:
             )
         return kept, digest.hexdigest()
 
+    @staticmethod
     def _plan(
-        self, items: Sequence[Item], optimization: Optimization, seed: int
+        items: Sequence[Item], encoded: EncodedRows, optimization: Optimization, seed: int
     ) -> list[list[int]]:
         lengths = [item.length for item in items]
         size = optimization.batch_size
+        prompts = [encoded.key(item.row) for item in items] if optimization.by_query else None
         epochs = (
-            plan_epoch(lengths, size, seed=seed, epoch=epoch)
+            plan_epoch(lengths, size, seed=seed, epoch=epoch, prompts=prompts)
             for epoch in range(optimization.epochs)
         )
         return list(itertools.chain.from_iterable(epochs))

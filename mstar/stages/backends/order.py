@@ -6,6 +6,7 @@ of it: what is computed differs by rounding only.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
@@ -20,19 +21,30 @@ WORTH = 0.8
 
 
 def plan_epoch(
-    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int
+    lengths: Sequence[int],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    prompts: Sequence[Hashable] | None = None,
 ) -> list[list[int]]:
     """Every row once: shuffled, sorted by length within a few batches, and those shuffled again.
 
-    The last batch drawn may be smaller. Nothing about devices or ranks is asked, so it is the same for all.
+    With ``prompts``, rows of equal prompts are shuffled and sorted as one, by the longest of them, and so come to lie
+    in one batch, or two that are cut between them. The last batch drawn may be smaller. Nothing about devices or ranks
+    is asked, so it is the same for all.
     """
     rng = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
+    groups = [[row] for row in range(len(lengths))] if prompts is None else together(prompts)
+    rng.shuffle(groups)
+    order = list(itertools.chain.from_iterable(groups))
+    # Rows of a group compare by its longest and then by its place, so that sorting keeps them together.
+    longest = [max(lengths[row] for row in group) for group in groups]
+    rank = {row: (longest[at], at) for at, group in enumerate(groups) for row in group}
     planned: list[list[int]] = []
     span = batch_size * SORTED_TOGETHER
     for start in range(0, len(order), span):
-        block = sorted(order[start : start + span], key=lambda row: lengths[row])
+        block = sorted(order[start : start + span], key=rank.__getitem__)
         batches = [block[at : at + batch_size] for at in range(0, len(block), batch_size)]
         rng.shuffle(batches)
         planned += batches

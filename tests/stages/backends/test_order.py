@@ -32,6 +32,26 @@ def test_another_seed_or_epoch_is_another_order():
     assert all(first != second for i, first in enumerate(plans) for second in plans[:i])
 
 
+@given(lengths, st.integers(1, 20), st.integers(0, 99), st.integers(1, 9))
+def test_by_query_rows_of_one_prompt_lie_side_by_side(rows, size, seed, queries):
+    prompts = [index % queries for index in range(len(rows))]
+    planned = plan_epoch(rows, size, seed=seed, epoch=0, prompts=prompts)
+    assert sorted(chain.from_iterable(planned)) == list(range(len(rows)))
+    assert max(map(len, planned)) <= size
+    for prompt in range(queries):
+        asked = prompts.count(prompt)
+        batches = sum(any(prompts[row] == prompt for row in batch) for batch in planned)
+        # Cut where a stretch that is sorted together ends, and then at the ends of batches.
+        stretches = asked // (8 * size) + 2
+        assert batches <= asked // size + 2 * stretches
+
+
+def test_prompts_that_are_all_different_change_no_order():
+    rows = [index * 7 % 13 for index in range(60)]
+    plain = plan_epoch(rows, 4, seed=1, epoch=2)
+    assert plain == plan_epoch(rows, 4, seed=1, epoch=2, prompts=list(range(60)))
+
+
 def test_rows_of_a_batch_have_similar_lengths():
     rows = [index % 97 for index in range(800)]
     spread = [
