@@ -21,12 +21,13 @@ def make_prompts(count: int, samples: int = 3) -> list[Prompted]:
 
 
 def make_groups(queries: int, samples: int) -> list[TrainingRow]:
-    """Labelled rows of which ``samples`` each answer one query, in turn: equal prompts are apart."""
+    """Labelled rows of which ``samples`` each answer one long query, in turn: equal prompts are apart."""
     rows = make_rows(queries * samples, steps=True)
+    prompts = [replace(row.prompt, text=row.prompt.text + "?" * 40) for row in rows[:queries]]
     return [
         replace(
             row,
-            prompt=rows[index % queries].prompt,
+            prompt=prompts[index % queries],
             example=replace(row.example, query_id=f"q{index % queries}", sample=index // queries),
         )
         for index, row in enumerate(rows)

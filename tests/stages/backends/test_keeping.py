@@ -81,7 +81,7 @@ class Slow(MemoryStore):
 
     def upload(self, key, path, *, move=False):
         self.asked.append(key)
-        assert self.open.wait(60)
+        assert self.open.wait(600)
         super().upload(key, path, move=move)
 
 

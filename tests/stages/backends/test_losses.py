@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mstar.errors import ModelError
 from mstar.execution import Execution
+from mstar.stages.backends import keeping
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.keeping import Keeper
 from mstar.stages.backends.losses import Diverged, Losses, stopped
@@ -79,7 +81,7 @@ def kept(store):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr("mstar.stages.backends.keeping.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(keeping, "ThreadPoolExecutor", AtOnce)
 
 
 def test_training_stops_at_the_step_and_the_last_good_checkpoint_stays(
@@ -146,7 +148,7 @@ def test_a_checkpoint_with_a_loss_that_is_not_finite_is_passed_over(
     monkeypatch.setattr(AccelerateTrainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_model, keeper_of(store, tmp_path), tmp_path)
-    monkeypatch.setattr("mstar.stages.backends.keeping.math.isfinite", lambda value: False)
+    monkeypatch.setattr(keeping, "math", SimpleNamespace(isfinite=lambda value: False))
     train(tiny_model, keeper_of(store, tmp_path), tmp_path)
     assert "a loss before it is not finite" in caplog.text
 

@@ -28,8 +28,8 @@ def prm(request, tmp_path_factory):
 
 
 @pytest.fixture
-def pixels(monkeypatch):
-    """How many images each forward of a PRM's backbone is given."""
+def prompts_read(monkeypatch):
+    """How many prompts, each with its image, each forward of a PRM reads."""
     seen = []
     real = StepValueLoss.forward
 
@@ -73,16 +73,16 @@ def test_gradients_are_those_of_reading_each_response_with_its_own_prompt(prm):
 
 @pytest.mark.parametrize("micro", [None, 5])
 def test_training_reads_a_prompt_once_a_micro_batch_and_learns_the_same(
-    tiny_model, tmp_path, monkeypatch, pixels, micro
+    tiny_model, tmp_path, monkeypatch, prompts_read, micro
 ):
     rows = make_groups(4, 6)
     shared = train(tiny_model, rows, tmp_path / "shared", objective="prm", micro_batch=micro)
-    read = sum(pixels)
+    read = sum(prompts_read)
     assert read < len(rows) * 0.8
-    pixels.clear()
+    prompts_read.clear()
     monkeypatch.setattr(accelerate_trainer, "can_share", lambda backbone: False)
     apart = train(tiny_model, rows, tmp_path / "apart", objective="prm", micro_batch=micro)
-    assert sum(pixels) == len(rows)
+    assert sum(prompts_read) == len(rows)
     assert shared.losses == pytest.approx(apart.losses, rel=1e-4)
     assert distance(tmp_path / "shared", tmp_path / "apart") < 1e-4
 
@@ -103,12 +103,12 @@ def test_which_examples_an_optimizer_step_is_of_does_not_change(tiny_model, tmp_
     assert batches[0] == batches[1]
 
 
-def test_prompts_that_do_not_repeat_are_read_as_ever(tiny_model, tmp_path, pixels):
+def test_prompts_that_do_not_repeat_are_read_as_ever(tiny_model, tmp_path, prompts_read):
     train(tiny_model, make_rows(8, steps=True), tmp_path, objective="prm")
-    assert pixels == [8]
+    assert prompts_read == [8]
 
 
-def test_what_cannot_keep_keys_and_values_does_not_share(prm):
+def test_what_cannot_keep_keys_and_values_does_not_share(prm, monkeypatch):
     _, loss = prm
     backbone = loss.model.backbone
     assert can_share(backbone)
@@ -116,7 +116,5 @@ def test_what_cannot_keep_keys_and_values_does_not_share(prm):
     backbone.gradient_checkpointing_enable()
     assert not can_share(backbone)
     backbone.gradient_checkpointing_disable()
-    foreign = type("Foreign", (type(backbone),), {"__module__": "transformers_modules.model"})
-    backbone.__class__, own = foreign, type(backbone)
+    monkeypatch.setattr(type(backbone), "__module__", "transformers_modules.model")
     assert not can_share(backbone)
-    backbone.__class__ = own
