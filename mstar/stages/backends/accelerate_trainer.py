@@ -183,8 +183,7 @@ class AccelerateTrainer:
         if checkpoint:
             take_over(session, checkpoint, start, fresh, save_to.parent)
         set_seed(seed % 2**32, device_specific=session.world > 1)
-        layout = {"world_size": fresh.world_size, "zero_stage": fresh.zero_stage}
-        return session, start.model_copy(update=layout)
+        return session, start
 
     @staticmethod
     def _keep(

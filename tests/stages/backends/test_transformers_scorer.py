@@ -108,9 +108,7 @@ def test_a_model_that_cannot_share_reads_each_response_alone_to_the_same_scores(
 
 
 @pytest.mark.parametrize("rows", [8, 20, 33, 256])
-def test_a_prompt_is_read_once_whatever_the_batches_and_the_order_it_is_asked_in(
-    prm, monkeypatch, rows
-):
+def test_a_prompt_is_read_once_whatever_the_batches(prm, monkeypatch, rows):
     """Also at the ends of batches and of the windows that are sorted together."""
     read = []
     real = transformers_scorer.share
