@@ -83,7 +83,7 @@ class Preempted(MstarError):
 
 
 class OutOfMemory(MstarError):
-    """A pod used more memory than its limit."""
+    """A pod used more memory than its limit, or a stage more than its device has."""
 
     exit_code = 15
 

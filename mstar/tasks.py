@@ -240,7 +240,11 @@ class ScoreTask(AnyTask):
 
 
 class Optimization(Record):
-    """One optimizer and its schedule: AdamW, constant learning rate after a linear warm-up of ``warmup_steps``."""
+    """One optimizer and its schedule: AdamW, constant learning rate after a linear warm-up of ``warmup_steps``.
+
+    ``by_query`` shuffles queries in place of responses: those to one query come in one batch, where a PRM's training
+    reads their image once.
+    """
 
     learning_rate: float = Field(1e-6, gt=0)
     warmup_steps: int = Field(0, ge=0)
@@ -251,6 +255,7 @@ class Optimization(Record):
     clip: float = Field(1.0, gt=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     freeze: tuple[Literal["vision", "language", "embeddings"], ...] = ()
+    by_query: bool = Field(default=False, exclude_if=_is_false)
 
 
 class ScoredExamples(Record):

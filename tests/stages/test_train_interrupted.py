@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,6 +18,7 @@ from mstar.tasks import task_hash
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,
+    AtOnce,
     attempt,
     digests,
     losses,
@@ -73,6 +75,12 @@ class Full(FolderStore):
         if "/progress/" in key:
             raise StorageError(f"cannot write {key}: the disk is full")
         super().upload(key, path, move=move)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Checkpoints are sent before training goes on, so that a test knows which there are."""
+    monkeypatch.setattr("mstar.stages.backends.keeping.ThreadPoolExecutor", AtOnce)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +169,18 @@ def test_an_attempt_killed_at_any_write_is_gone_on_from(step, tmp_path, done):
             seen.append(max(progress(store, task), default=0))
     assert seen == sorted(seen)
     assert len(set(seen)) > 3
+    check(attempt(store, task, tmp_path, name="last", execution=EACH_STEP))
+
+
+@POLICY_ALONE
+def test_an_attempt_killed_while_it_trains_and_sends_is_gone_on_from(step, tmp_path, monkeypatch):
+    """As above with a thread that really sends beside training: what there is at a death is whole or passed over."""
+    store, task, check = step
+    monkeypatch.setattr("mstar.stages.backends.keeping.ThreadPoolExecutor", ThreadPoolExecutor)
+    for number, last in enumerate((3, 9, 15)):
+        mortal = Mortal(store.root, last, done=bool(number % 2))
+        with pytest.raises(Killed):
+            attempt(mortal, task, tmp_path, name=str(number), execution=EACH_STEP)
     check(attempt(store, task, tmp_path, name="last", execution=EACH_STEP))
 
 

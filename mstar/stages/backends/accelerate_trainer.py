@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -17,21 +17,31 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from mstar.errors import DataError, ModelError
+from mstar.errors import DataError
 from mstar.execution import Execution
 from mstar.models.family import load_family
-from mstar.stages.backends.checkpoint import TrainerState, check_continues, read_state
+from mstar.stages.backends.checkpoint import (
+    TrainerState,
+    check_continues,
+    read_state,
+    same_layout,
+)
+from mstar.stages.backends.conversion import take_over
 from mstar.stages.backends.encoding import EncodedRows, check_fits
 from mstar.stages.backends.keeping import Due, Keeper, Unfinished, check_same_plan
+from mstar.stages.backends.losses import Diverged, Losses, stopped
 from mstar.stages.backends.objectives import (
     Item,
+    StepValueLoss,
     assemble,
     policy_item,
     value_item,
 )
-from mstar.stages.backends.order import plan_epoch, rank_share
+from mstar.stages.backends.order import plan_epoch, rank_shares, together, worth_sharing
 from mstar.stages.backends.runtime import set_threads
 from mstar.stages.backends.session import Session, open_accelerator, open_session, zero_stage
+from mstar.stages.backends.shared import can_share, on_device
+from mstar.stages.backends.shortage import named_shortage, to_train
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
 from mstar.tasks import Optimization
 
@@ -68,9 +78,36 @@ class AccelerateTrainer:
         steps and leaves a checkpoint inside the pass; resuming from it, with the same rows and seed, finishes the pass.
         """
         keeper = keeper or Keeper()
+        try:
+            with named_shortage("training", to_train(self.execution, optimization)):
+                return self._train(
+                    rows,
+                    optimization,
+                    seed=seed,
+                    resume_from=resume_from,
+                    save_to=save_to,
+                    progress=progress,
+                    stop_after=stop_after,
+                    keeper=keeper,
+                )
+        finally:
+            keeper.close()
+
+    def _train(
+        self,
+        rows: Sequence[TrainingRow],
+        optimization: Optimization,
+        *,
+        seed: int,
+        resume_from: Path | None,
+        save_to: Path,
+        progress: Progress,
+        stop_after: int | None,
+        keeper: Keeper,
+    ) -> TrainReport:
         encoded = EncodedRows(self.family, rows)
         items, content = self._items(encoded, keeper)
-        batches = self._plan(items, optimization, seed)
+        batches = self._plan(items, encoded, optimization, seed)
         accelerator = open_accelerator(self.execution, optimization)
         fresh = TrainerState(
             objective=self.objective,
@@ -84,7 +121,7 @@ class AccelerateTrainer:
         check_same_plan(fresh.plan)
         unfinished = keeper.find(fresh)
         earlier = unfinished.losses if unfinished else ()
-        session, start = self._begin(accelerator, fresh, seed, resume_from, unfinished)
+        session, start = self._begin(accelerator, fresh, seed, resume_from, unfinished, save_to)
         chosen = batches[start.position - len(earlier) :][:stop_after]
 
         def state(done: int) -> TrainerState:
@@ -100,14 +137,21 @@ class AccelerateTrainer:
             )
 
         progress(sum(map(len, chosen[: len(earlier)])))
-        losses: list[torch.Tensor | float] = list(earlier)
+        losses = Losses(earlier)
         keeper.start()
-        for batch in chosen[len(earlier) :]:
-            self._keep(keeper, session, state(len(losses)), losses)
-            losses.append(self._step(session, encoded, [items[at] for at in batch]))
-            progress(len(batch))
+        try:
+            for batch in chosen[len(earlier) :]:
+                self._keep(keeper, session, state(len(losses)), losses)
+                taken = [items[at] for at in batch]
+                loss, norm = self._step(session, encoded, taken)
+                losses.add(loss, norm, [item.name for item in taken])
+                progress(len(batch))
+            values = losses.all()
+        except Diverged as error:
+            keeper.finish()
+            raise stopped(error, keeper.kept) from None
         end = state(len(losses))
-        values = _finite(losses, end)
+        keeper.finish()
         session.save(save_to, end)
         return TrainReport(
             losses=values,
@@ -124,6 +168,7 @@ class AccelerateTrainer:
         seed: int,
         resume_from: Path | None,
         unfinished: Unfinished | None,
+        save_to: Path,
     ) -> tuple[Session, TrainerState]:
         """A session, and where its training stands. An unfinished pass brings its own weights."""
         family, checkpoint = self.family, resume_from
@@ -135,12 +180,15 @@ class AccelerateTrainer:
                 remote_code=self.execution.remote_code,
             )
         session = open_session(self.objective, accelerator, family, fresh.optimization)
-        if checkpoint is None:
-            set_seed(seed % 2**32, device_specific=session.world > 1)
-            return session, fresh
-        start = read_state(checkpoint)
-        check_continues(checkpoint, start, fresh, session.files)
-        session.load(checkpoint)
+        start = read_state(checkpoint) if checkpoint else fresh
+        if checkpoint:
+            check_continues(checkpoint, start, fresh, session.files)
+        if checkpoint and same_layout(start, fresh):
+            session.load(checkpoint)
+            return session, start
+        if checkpoint:
+            take_over(session, checkpoint, start, fresh, save_to.parent)
+        set_seed(seed % 2**32, device_specific=session.world > 1)
         return session, start
 
     @staticmethod
@@ -148,14 +196,14 @@ class AccelerateTrainer:
         keeper: Keeper,
         session: Session,
         state: TrainerState,
-        losses: Sequence[torch.Tensor | float],
+        losses: Losses,
     ) -> None:
-        """Leave a checkpoint if one is due, and stop if that is."""
+        """Leave a checkpoint if one is due, and stop if that is. Every step before it is known to be finite."""
         due = keeper.due()
         if due is Due.NOTHING:
             return
-        if losses:
-            keeper.keep(session, state, _finite(losses, state))
+        if len(losses):
+            keeper.keep(session, state, losses.all())
         if due is Due.STOP:
             raise keeper.stop(len(losses))
 
@@ -179,60 +227,66 @@ class AccelerateTrainer:
             )
         return kept, digest.hexdigest()
 
+    @staticmethod
     def _plan(
-        self, items: Sequence[Item], optimization: Optimization, seed: int
+        items: Sequence[Item], encoded: EncodedRows, optimization: Optimization, seed: int
     ) -> list[list[int]]:
         lengths = [item.length for item in items]
         size = optimization.batch_size
+        prompts = [encoded.key(item.row) for item in items] if optimization.by_query else None
         epochs = (
-            plan_epoch(lengths, size, seed=seed, epoch=epoch)
+            plan_epoch(lengths, size, seed=seed, epoch=epoch, prompts=prompts)
             for epoch in range(optimization.epochs)
         )
         return list(itertools.chain.from_iterable(epochs))
 
-    def _step(self, session: Session, encoded: EncodedRows, batch: Sequence[Item]) -> torch.Tensor:
-        """One optimizer step; the mean loss over the whole batch's targets, on all ranks."""
+    def _step(
+        self, session: Session, encoded: EncodedRows, batch: Sequence[Item]
+    ) -> tuple[torch.Tensor, torch.Tensor | float | None]:
+        """One optimizer step; the mean loss over the whole batch's targets, on all ranks, and the gradient's norm."""
         accelerator = session.accelerator
         targets = sum(len(item.answer) for item in batch)
         total = torch.zeros((), device=accelerator.device)
-        for micro, last in _micro_batches(session, batch, self.execution.micro_batch):
+        micro_batches, shared = self._cut(session, encoded, batch)
+        for number, micro in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
             # A rank without rows still takes part in the others' communication, with weight zero.
-            taken = micro or batch[:1]
+            taken = [batch[at] for at in micro or [0]]
             prompts = encoded.fetch([item.row for item in taken])
-            inputs, answered, values = assemble(self.family, prompts, taken)
-            inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
+            inputs, answered, values = assemble(self.family, prompts, taken, shared=shared)
             accelerator.sync_gradients = last
             with nullcontext() if last else accelerator.no_sync(session.module):
                 loss = session.module(
-                    inputs, answered.to(accelerator.device), values.to(accelerator.device)
+                    on_device(inputs, accelerator.device),
+                    answered.to(accelerator.device),
+                    values.to(accelerator.device),
                 )
                 loss = loss if micro else loss * 0
                 # Gradients are averaged over ranks; the sum over ranks is what is wanted.
                 accelerator.backward(loss * (session.world / targets))
             total += loss.detach()
-        session.step()
+        norm = session.step()
         mean: torch.Tensor = accelerator.reduce(total, reduction="sum") / targets
-        return mean
+        return mean, norm
 
-
-def _micro_batches(
-    session: Session, batch: Sequence[Item], size: int | None
-) -> Iterator[tuple[list[Item], bool]]:
-    shares = rank_share(range(len(batch)), session.rank, session.world, size)
-    for number, share in enumerate(shares, start=1):
-        yield [batch[index] for index in share], number == len(shares)
-
-
-def _finite(losses: Sequence[torch.Tensor | float], state: TrainerState) -> tuple[float, ...]:
-    """The losses up to ``state`` as numbers; ``ModelError`` if one is not."""
-    values = [float(loss) for loss in losses]
-    for step, value in enumerate(values, start=state.global_step - len(values) + 1):
-        if not torch.isfinite(torch.tensor(value)):
-            raise ModelError(
-                f"the loss of optimizer step {step} is {value}; nothing was saved. Lower the learning rate, or train "
-                "in float32."
-            )
-    return tuple(values)
+    def _cut(
+        self, session: Session, encoded: EncodedRows, batch: Sequence[Item]
+    ) -> tuple[list[list[int]], bool]:
+        """The rank's micro-batches, as places in the batch, and whether each reads a prompt once for all its rows."""
+        size, world = self.execution.micro_batch, session.world
+        apart = rank_shares([[place] for place in range(len(batch))], world, size)
+        module = session.accelerator.unwrap_model(session.module)
+        if not isinstance(module, StepValueLoss) or not can_share(module.model.backbone):
+            return apart[session.rank], False
+        prompts = [encoded.key(item.row) for item in batch]
+        grouped = rank_shares(together(prompts), world, size)
+        shared = worth_sharing(
+            itertools.chain.from_iterable(grouped),
+            prompts,
+            [item.prompt_length for item in batch],
+            [len(item.answer) for item in batch],
+        )
+        return (grouped if shared else apart)[session.rank], shared
 
 
 def _fingerprint(content: str, batches: Sequence[Sequence[int]]) -> str:

@@ -1,4 +1,4 @@
-"""What a checkpoint's ``trainer`` folder says of itself, and why it may not be continued.
+"""What a checkpoint's ``trainer`` folder says of itself, whether it may be continued, and whether only converted.
 
 ``state.json`` is written last: without it the folder is not a checkpoint.
 """
@@ -65,15 +65,42 @@ def read_state(checkpoint: Path) -> TrainerState:
         ) from error
 
 
+def layout(state: TrainerState) -> str:
+    """How many processes train, and under what, in words."""
+    if state.zero_stage is None:
+        return "by one process without DeepSpeed"
+    plural = "es" if state.world_size > 1 else ""
+    return f"by {state.world_size} process{plural} under ZeRO stage {state.zero_stage}"
+
+
+def same_layout(found: TrainerState, wanted: TrainerState) -> bool:
+    """Whether a checkpoint's files are read as they are, not converted."""
+    return (found.world_size, found.zero_stage) == (wanted.world_size, wanted.zero_stage)
+
+
+def check_convertible(checkpoint: Path, found: TrainerState, wanted: TrainerState) -> None:
+    """Refuse a checkpoint of another layout that cannot be converted to the one wanted (``ModelError``)."""
+    if same_layout(found, wanted):
+        return
+    lora = found.optimization.model_dump().get("lora")
+    if 0 not in (found.zero_stage, wanted.zero_stage) and lora is None:
+        return
+    why = "adapters (lora) are not converted" if lora else "ZeRO stage 0 is not converted"
+    raise ModelError(
+        f"{checkpoint} cannot be continued: it was trained {layout(found)}, and this step would train "
+        f"{layout(wanted)}; {why}. {_setting(found)}, or start with a fresh optimizer."
+    )
+
+
 def check_continues(
     checkpoint: Path, found: TrainerState, wanted: TrainerState, files: tuple[str, ...]
 ) -> None:
-    """Refuse a checkpoint that would silently continue as something else than it was."""
-    differing = {
-        "objective": (found.objective, wanted.objective),
-        "number of processes": (found.world_size, wanted.world_size),
-        "ZeRO stage": (found.zero_stage, wanted.zero_stage),
-    }
+    """Refuse a checkpoint that would silently continue as something else than it was.
+
+    One of another number of processes or another ZeRO stage goes on where it can be converted; ``files`` are what a
+    checkpoint of the wanted layout has.
+    """
+    differing = {"objective": (found.objective, wanted.objective)}
     old, new = found.optimization.model_dump(), wanted.optimization.model_dump()
     differing |= {name: (old[name], new[name]) for name in INHERITED}
     for name, (was, asked) in differing.items():
@@ -82,14 +109,27 @@ def check_continues(
                 f"{checkpoint} cannot be continued: its {name} is {json.dumps(was)}, this step asks for "
                 f"{json.dumps(asked)}. Use the same, or start with a fresh optimizer."
             )
+    check_convertible(checkpoint, found, wanted)
     if found.position and found.plan != wanted.plan:
         raise ModelError(
             f"{checkpoint} was saved {found.position} batches into a pass over other rows, or with another seed, batch "
             "size or number of epochs. Give it the same rows, or a checkpoint saved at the end of a pass."
         )
+    if not same_layout(found, wanted):
+        files = ("scheduler.bin", "optimizer.bin" if found.zero_stage is None else "pytorch_model")
     missing = [name for name in files if not (checkpoint / "trainer" / name).exists()]
     if missing:
         raise ModelError(
             f"{checkpoint} cannot be continued: {', '.join(missing)} is missing from its trainer folder. "
             "Copy the whole folder, or start with a fresh optimizer."
         )
+
+
+def _setting(state: TrainerState) -> str:
+    """What to set to train as the checkpoint was trained."""
+    if state.zero_stage is None:
+        return "Leave execution.deepspeed out"
+    return (
+        f"Set execution.deepspeed.zero_stage to {state.zero_stage} and its processes to {state.world_size} in all "
+        "(on each machine, times machines)"
+    )

@@ -56,6 +56,10 @@ class EncodedRows:
                 self._keys.append(_key(row.prompt))
                 yield row.example, self._lengths[self._keys[-1]]
 
+    def key(self, index: int) -> Key:
+        """What rows of one prompt, among those that were read, have in common."""
+        return self._keys[index]
+
     def fetch(self, indices: Sequence[int]) -> list[Encoded]:
         """The encoded prompts of rows that were read."""
         absent = {self._keys[i]: i for i in indices if self._keys[i] not in self._kept}

@@ -16,13 +16,18 @@ from mstar.core.records import Example, Finish
 from mstar.errors import DataError
 from mstar.models.family import Encoded, Family
 from mstar.models.prm import RewardModel
+from mstar.stages.backends.shared import PROMPTS, Inputs, share, shared_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One training row ready to be batched: which one, what follows its prompt, and a target for each such token."""
+    """One training row ready to be batched: which one, what follows its prompt, and a target for each such token.
+
+    ``name`` is for people: the query and the sample.
+    """
 
     row: int
+    name: str
     prompt_length: int
     answer: tuple[int, ...]
     targets: tuple[float, ...] = ()
@@ -63,10 +68,13 @@ class StepValueLoss(torch.nn.Module):
         self.model = model
 
     def forward(
-        self, inputs: dict[str, torch.Tensor], answered: torch.Tensor, targets: torch.Tensor
+        self, inputs: Inputs, answered: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """The sum over the batch; ``targets`` has a value at each answer token."""
-        values = self.model(**inputs, use_cache=False)
+        shared = PROMPTS in inputs
+        values = (
+            shared_values(self.model, inputs) if shared else self.model(**inputs, use_cache=False)
+        )
         error = values[answered].float() - targets[answered]
         return error.square().sum()
 
@@ -75,7 +83,7 @@ def policy_item(family: Family, example: Example, row: int, prompt_length: int) 
     """The response is the target, and its end too when the model itself ended it."""
     ending = (family.eos[0],) if example.finish is Finish.STOP else ()
     answer = (*example.tokens, *ending)
-    return Item(row=row, prompt_length=prompt_length, answer=answer)
+    return Item(row=row, name=_name(example), prompt_length=prompt_length, answer=answer)
 
 
 def value_item(family: Family, example: Example, row: int, prompt_length: int) -> Item:
@@ -91,24 +99,43 @@ def value_item(family: Family, example: Example, row: int, prompt_length: int) -
     starts = (0, *ends[:-1])
     steps = zip(starts, ends, example.labels, strict=True)
     targets = tuple(label for start, end, label in steps for _ in range(start, end))
-    return Item(row=row, prompt_length=prompt_length, answer=example.tokens, targets=targets)
+    return Item(
+        row=row,
+        name=_name(example),
+        prompt_length=prompt_length,
+        answer=example.tokens,
+        targets=targets,
+    )
 
 
 def assemble(
-    family: Family, prompts: Sequence[Encoded], items: Sequence[Item]
-) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Inputs, the mask of answer tokens, and their targets, padded on the right."""
-    inputs = family.collate(prompts, [item.answer for item in items], pad="right")
-    # Attention is causal, so nothing looks at padding that comes after it; without a mask it is faster.
-    shape = inputs.pop("attention_mask").shape
+    family: Family, prompts: Sequence[Encoded], items: Sequence[Item], *, shared: bool = False
+) -> tuple[Inputs, torch.Tensor, torch.Tensor]:
+    """Inputs, the mask of answer tokens, and their targets, padded on the right.
+
+    ``shared``: rows whose ``prompts`` are one object have it read once, and columns begin where the answers do.
+    """
+    answers = [item.answer for item in items]
+    if shared:
+        inputs = share(family, prompts, answers)
+        shape, starts = inputs["attention_mask"].shape, [0] * len(items)
+    else:
+        inputs = family.collate(prompts, answers, pad="right")
+        # Attention is causal, so nothing looks at padding that comes after it; without a mask it is faster.
+        shape = inputs.pop("attention_mask").shape
+        starts = [item.prompt_length for item in items]
     answered = torch.zeros(shape, dtype=torch.bool)
     targets = torch.zeros(shape)
-    for row, item in enumerate(items):
-        start = item.prompt_length
-        answered[row, start : item.length] = True
+    for row, (item, start) in enumerate(zip(items, starts, strict=True)):
+        end = start + len(item.answer)
+        answered[row, start:end] = True
         if item.targets:
-            targets[row, start : item.length] = torch.tensor(item.targets)
+            targets[row, start:end] = torch.tensor(item.targets)
     return inputs, answered, targets
+
+
+def _name(example: Example) -> str:
+    return f"{example.query_id}/{example.sample}"
 
 
 def _answer_columns(answered: torch.Tensor) -> int:

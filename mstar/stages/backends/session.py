@@ -85,18 +85,24 @@ class Session:
         optimizer = "pytorch_model" if self.deepspeed else "optimizer.bin"
         return ("scheduler.bin", optimizer, *states)
 
-    def step(self) -> None:
-        """Clip, step the optimizer and the schedule; under DeepSpeed the last backward has clipped and stepped."""
-        self.accelerator.clip_grad_norm_(self.trained, self.clip)
+    def step(self) -> torch.Tensor | float | None:
+        """Clip, step the optimizer and the schedule; under DeepSpeed the last backward has clipped and stepped.
+
+        Returns the gradient's norm before clipping, where it is known.
+        """
+        norm: torch.Tensor | float | None = self.accelerator.clip_grad_norm_(
+            self.trained, self.clip
+        )
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
+        return norm
 
     def load(self, checkpoint: Path) -> None:
         """Take over a checkpoint's optimizer, schedule and random state."""
         if self.deepspeed:
             # DeepSpeed's optimizer holds the weights it steps: they must be the ones this session began with.
-            _check_same_weights(self.family.path, checkpoint / "model")
+            check_same_weights(self.family.path, checkpoint / "model")
         self.accelerator.load_state(str(checkpoint / "trainer"))
 
     def save(self, checkpoint: Path, state: TrainerState) -> None:
@@ -122,7 +128,7 @@ def open_session(
     optimization: Optimization,
 ) -> Session:
     """Load the model in float32, freeze what is asked, and hand it to accelerate."""
-    module = _load_module(objective, family, accelerator.device)
+    module = load_module(objective, family, accelerator.device)
     backbone = module.model.backbone if isinstance(module, StepValueLoss) else module.model
     for group in optimization.freeze:
         for parameter in family.parameters(backbone, group):
@@ -195,9 +201,10 @@ def _deepspeed_config(zero_stage: int, optimization: Optimization) -> dict[str, 
     }
 
 
-def _load_module(
+def load_module(
     objective: Literal["policy", "prm"], family: Family, device: torch.device
 ) -> PolicyLoss | StepValueLoss:
+    """The family's model in float32, inside the module that gives its loss."""
     if objective == "policy":
         return PolicyLoss(family.load(dtype=torch.float32, device=device))
     return StepValueLoss(
@@ -212,7 +219,8 @@ def _freeze_unused_head(backbone: Any) -> None:
         output.weight.requires_grad = False
 
 
-def _check_same_weights(model: Path, checkpoint: Path) -> None:
+def check_same_weights(model: Path, checkpoint: Path) -> None:
+    """Refuse a model that is not the checkpoint's (``ModelError``)."""
     names = sorted(path.name for path in checkpoint.glob("*.safetensors"))
     same, _, _ = filecmp.cmpfiles(model, checkpoint, names, shallow=False)
     if sorted(same) != names:

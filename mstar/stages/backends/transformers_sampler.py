@@ -14,6 +14,7 @@ from mstar.stages.backends.encoding import check_all_fit, encode_distinct
 from mstar.stages.backends.recomputing import RecomputingDecoder
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
+from mstar.stages.backends.shortage import named_shortage, to_load, to_sample
 from mstar.stages.protocols import Progress, Prompted, batches
 from mstar.tasks import Sampling
 
@@ -31,7 +32,8 @@ class TransformersSampler:
             model_dir, max_pixels=execution.max_pixels, remote_code=execution.remote_code
         )
         device = choose_device(execution)
-        model = self.family.load(dtype=choose_dtype(device), device=device)
+        with named_shortage("loading the policy", to_load(execution)):
+            model = self.family.load(dtype=choose_dtype(device), device=device)
         decode_grouped(model)
         rows = model.get_input_embeddings().num_embeddings
         # An embedding matrix padded beyond the tokenizer has rows that mean nothing.
@@ -47,8 +49,9 @@ class TransformersSampler:
         answers = [len(prompt.prefix) + sampling.max_new_tokens for prompt in prompts]
         check_all_fit(self.family, prompts, answers)
         responses: list[list[Response]] = []
-        for window in self._windows(prompts):
-            responses += self._sample_window(window, sampling, policy, progress)
+        with named_shortage("sampling", to_sample(self.execution)):
+            for window in self._windows(prompts):
+                responses += self._sample_window(window, sampling, policy, progress)
         return responses
 
     def close(self) -> None:

@@ -1,7 +1,12 @@
-"""Scores steps with a PRM: a prompt and its image are read once, then all its responses go on from there."""
+"""Scores steps with a PRM: a prompt and its image are read once, then all its responses go on from there.
+
+Memory is bounded by ``scoring_rows``: so many responses at once, and no more prompts than that, each as long as the
+longest beside it.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +19,12 @@ from mstar.errors import ModelError
 from mstar.execution import Execution
 from mstar.models.family import Encoded, load_family
 from mstar.models.prm import load_reward_model
-from mstar.stages.backends.cache import new_cache, repeat_rows
 from mstar.stages.backends.encoding import check_all_fit, encode_distinct
+from mstar.stages.backends.order import pack, together
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
-from mstar.stages.protocols import Judged, Progress, Prompted, batches
+from mstar.stages.backends.shared import can_read_together, on_device, share, shared_values
+from mstar.stages.backends.shortage import named_shortage, to_load, to_score
+from mstar.stages.protocols import Judged, Progress, Prompted
 
 WINDOW = 8
 """Batches whose prompts are encoded and sorted by length together."""
@@ -26,6 +33,7 @@ WINDOW = 8
 class TransformersScorer:
     """Scores with the PRM in ``prm_dir``; a step ends at ``step_separator``, and its score is its last token's.
 
+    A model whose keys and values cannot be kept (``shared.can_share``) reads each response with a prompt of its own.
     With ``retokenize`` it reads the responses' texts in tokens of its own, and finds the steps in those.
     """
 
@@ -46,7 +54,9 @@ class TransformersScorer:
         )
         self.device = choose_device(execution)
         dtype = choose_dtype(self.device)
-        self.model = load_reward_model(self.family, dtype=dtype, device=self.device)
+        with named_shortage("loading the PRM", to_load(execution)):
+            self.model = load_reward_model(self.family, dtype=dtype, device=self.device)
+        self.shares = can_read_together(self.family, self.model.backbone)
 
     def score(
         self, prompts: Sequence[Prompted], responses: Sequence[Response], progress: Progress
@@ -56,14 +66,22 @@ class TransformersScorer:
         pairs = list(zip(prompts, map(self._read, responses), strict=True))
         check_all_fit(self.family, prompts, [len(response.tokens) for _, response in pairs])
         judged: list[Judged] = []
-        for window in batches(pairs, WINDOW * self.execution.scoring_rows):
-            judged += self._score_window(window, progress)
+        with named_shortage("scoring", to_score(self.execution)):
+            for window in self._windows(pairs):
+                judged += self._score_window(window, progress)
         return judged
 
     def _read(self, response: Response) -> Response:
         if not self.retokenize:
             return response
         return replace(response, tokens=self.family.retokenize(response.text))
+
+    def _windows(
+        self, pairs: Sequence[tuple[Prompted, Response]]
+    ) -> list[list[tuple[Prompted, Response]]]:
+        """Pairs to be sorted together; responses of one query that come one after the other stay together."""
+        runs = itertools.groupby(pairs, key=lambda pair: (pair[0].query_id, pair[0].text))
+        return pack((list(run) for _, run in runs), WINDOW * self.execution.scoring_rows)
 
     def _score_window(
         self, pairs: Sequence[tuple[Prompted, Response]], progress: Progress
@@ -72,12 +90,15 @@ class TransformersScorer:
         for _, response in pairs:
             _check_from_start(response)
         lengths = [(len(c.tokens), len(r.tokens)) for c, (_, r) in zip(encoded, pairs, strict=True)]
-        # Responses of one prompt stay together, so that it is read once.
         order = sorted(
             range(len(pairs)), key=lambda i: (lengths[i][0], pairs[i][0].query_id, lengths[i])
         )
+        # Responses of one prompt stay together, so that it is read once.
+        groups = [
+            [order[at] for at in group] for group in together([id(encoded[i]) for i in order])
+        ]
         judged: dict[int, Judged] = {}
-        for batch in batches(order, self.execution.scoring_rows):
+        for batch in pack(groups, self.execution.scoring_rows):
             tokens = [pairs[index][1].tokens for index in batch]
             values = self._values([encoded[index] for index in batch], tokens)
             for index, row, answer in zip(batch, values, tokens, strict=True):
@@ -91,44 +112,15 @@ class TransformersScorer:
         self, prompts: Sequence[Encoded], answers: Sequence[tuple[int, ...]]
     ) -> list[list[float]]:
         """The PRM's value of each answer token (with padding after a shorter answer's end)."""
-        longest = max(len(answer) for answer in answers)
-        if longest == 0:
+        if not any(answers):
             return [[] for _ in answers]
-        if not self.family.shares_prefix:
-            return self._values_of_whole(prompts, answers)
-        distinct = list({id(prompt): prompt for prompt in prompts}.values())
-        place = {id(prompt): index for index, prompt in enumerate(distinct)}
-        cache = new_cache(self.model.backbone)
-        batch = self.family.collate(distinct, [()] * len(distinct), pad="left")
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        self.model(**batch, past_key_values=cache, use_cache=True)
-        rows = torch.tensor([place[id(prompt)] for prompt in prompts], device=self.device)
-        repeat_rows(cache, rows)
-        ids = torch.full((len(answers), longest), self.family.pad, dtype=torch.long)
-        mask = torch.zeros((len(answers), longest), dtype=torch.long)
-        for row, answer in enumerate(answers):
-            ids[row, : len(answer)] = torch.tensor(answer, dtype=torch.long)
-            mask[row, : len(answer)] = 1
-        following = torch.tensor([prompt.next_position for prompt in prompts])
-        positions = following[:, None] + torch.arange(longest)
-        prompt_mask = batch["attention_mask"].index_select(0, rows)
-        values: list[list[float]] = self.model(
-            input_ids=ids.to(self.device),
-            attention_mask=torch.cat([prompt_mask, mask.to(self.device)], dim=1),
-            position_ids=positions.to(self.device),
-            past_key_values=cache,
-            use_cache=True,
-        ).tolist()
-        return values
-
-    def _values_of_whole(
-        self, prompts: Sequence[Encoded], answers: Sequence[tuple[int, ...]]
-    ) -> list[list[float]]:
-        """The same for a model that cannot go on from a cache: each row is read from its prompt's start."""
-        batch = self.family.collate(prompts, answers, pad="left")
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        rows: list[list[float]] = self.model(**batch, use_cache=False).tolist()
-        return [row[len(row) - len(answer) :] for row, answer in zip(rows, answers, strict=True)]
+        if self.shares:
+            inputs = on_device(share(self.family, prompts, answers), self.device)
+            together_read: list[list[float]] = shared_values(self.model, inputs).tolist()
+            return together_read
+        batch = on_device(self.family.collate(prompts, answers, pad="right"), self.device)
+        alone: list[list[float]] = self.model(**batch, use_cache=False).tolist()
+        return [row[len(prompt.tokens) :] for row, prompt in zip(alone, prompts, strict=True)]
 
 
 def _check_from_start(response: Response) -> None:

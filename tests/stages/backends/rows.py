@@ -1,5 +1,7 @@
 """Prompts and training rows for the backends' tests."""
 
+from dataclasses import replace
+
 from mstar.core.records import Example, Finish
 from mstar.stages.protocols import Prompted, TrainingRow
 from tests.tiny import draw_image, encode_text
@@ -15,6 +17,20 @@ def make_prompts(count: int, samples: int = 3) -> list[Prompted]:
             seeds=tuple(1000 * index + sample for sample in range(samples)),
         )
         for index in range(count)
+    ]
+
+
+def make_groups(queries: int, samples: int) -> list[TrainingRow]:
+    """Labelled rows of which ``samples`` each answer one long query, in turn: equal prompts are apart."""
+    rows = make_rows(queries * samples, steps=True)
+    prompts = [replace(row.prompt, text=row.prompt.text + "?" * 40) for row in rows[:queries]]
+    return [
+        replace(
+            row,
+            prompt=prompts[index % queries],
+            example=replace(row.example, query_id=f"q{index % queries}", sample=index // queries),
+        )
+        for index, row in enumerate(rows)
     ]
 
 

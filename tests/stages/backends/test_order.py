@@ -1,12 +1,18 @@
 """The order of training rows: every row once, from the seed and the epoch alone."""
 
 from collections import Counter
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mstar.stages.backends.order import plan_epoch, rank_share
+from mstar.stages.backends.order import (
+    pack,
+    plan_epoch,
+    rank_shares,
+    together,
+    worth_sharing,
+)
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 
@@ -26,6 +32,26 @@ def test_another_seed_or_epoch_is_another_order():
     assert all(first != second for i, first in enumerate(plans) for second in plans[:i])
 
 
+@given(lengths, st.integers(1, 20), st.integers(0, 99), st.integers(1, 9))
+def test_by_query_rows_of_one_prompt_lie_side_by_side(rows, size, seed, queries):
+    prompts = [index % queries for index in range(len(rows))]
+    planned = plan_epoch(rows, size, seed=seed, epoch=0, prompts=prompts)
+    assert sorted(chain.from_iterable(planned)) == list(range(len(rows)))
+    assert max(map(len, planned)) <= size
+    for prompt in range(queries):
+        asked = prompts.count(prompt)
+        batches = sum(any(prompts[row] == prompt for row in batch) for batch in planned)
+        # Cut where a stretch that is sorted together ends, and then at the ends of batches.
+        stretches = asked // (8 * size) + 2
+        assert batches <= asked // size + 2 * stretches
+
+
+def test_prompts_that_are_all_different_change_no_order():
+    rows = [index * 7 % 13 for index in range(60)]
+    plain = plan_epoch(rows, 4, seed=1, epoch=2)
+    assert plain == plan_epoch(rows, 4, seed=1, epoch=2, prompts=list(range(60)))
+
+
 def test_rows_of_a_batch_have_similar_lengths():
     rows = [index % 97 for index in range(800)]
     spread = [
@@ -35,10 +61,48 @@ def test_rows_of_a_batch_have_similar_lengths():
     assert sum(spread) / len(spread) < 20
 
 
-@given(st.integers(1, 40), st.integers(1, 5), st.one_of(st.none(), st.integers(1, 8)))
-def test_ranks_share_a_batch_in_equally_many_micro_batches(count, world, micro):
-    shares = [rank_share(range(count), rank, world, micro) for rank in range(world)]
-    assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(count))
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=30),
+    st.integers(1, 5),
+    st.one_of(st.none(), st.integers(1, 8)),
+)
+def test_ranks_share_a_batch_in_equally_many_micro_batches(sizes, world, micro):
+    ends = list(accumulate(sizes, initial=0))
+    groups = [list(range(start, end)) for start, end in pairwise(ends)]
+    shares = rank_shares(groups, world, micro)
+    assert len(shares) == world
+    assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(sum(sizes)))
     assert len({len(share) for share in shares}) == 1
     if micro is not None:
         assert all(len(part) <= micro for share in shares for part in share)
+
+
+def test_rows_of_different_prompts_are_dealt_to_the_ranks_in_turn():
+    """As they always were: what is trained without a shared prompt keeps its bytes."""
+    assert rank_shares([[row] for row in range(7)], 2, 2) == [[[0, 2], [4, 6]], [[1, 3], [5]]]
+    assert rank_shares([[0]], 2, None) == [[[0]], [[]]]
+
+
+def test_places_of_one_prompt_come_together_in_the_order_of_the_first():
+    assert together(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4], [3]]
+
+
+@given(st.lists(st.lists(st.integers(), min_size=1, max_size=9), max_size=20), st.integers(1, 6))
+def test_a_group_is_cut_only_where_no_batch_could_hold_it(groups, size):
+    packed = pack(groups, size)
+    assert list(chain.from_iterable(packed)) == list(chain.from_iterable(groups))
+    assert all(0 < len(batch) <= size for batch in packed)
+    named = [[(number, item) for item in group] for number, group in enumerate(groups)]
+    holding = Counter(
+        number for batch in pack(named, size) for number in {number for number, _ in batch}
+    )
+    assert all(count == -(-len(groups[number]) // size) for number, count in holding.items())
+
+
+def test_sharing_is_worth_it_when_prompts_are_long_and_repeat_within_a_micro_batch():
+    prompts, lengths, answers = ["a"] * 4 + ["b"] * 4, [300] * 8, [100] * 8
+    assert worth_sharing([range(8)], prompts, lengths, answers)
+    assert worth_sharing([range(4), range(4, 8)], prompts, lengths, answers)
+    assert not worth_sharing([[row] for row in range(8)], prompts, lengths, answers)
+    assert not worth_sharing([range(8)], list(range(8)), lengths, answers)
+    assert not worth_sharing([range(8)], prompts, [20] * 8, answers)

@@ -1,11 +1,9 @@
 """What cannot be trained, or not be gone on with, is refused in one sentence and saves nothing."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
-from safetensors.torch import load_file
 
 from mstar.core.records import Finish
 from mstar.errors import DataError, ModelError
@@ -34,22 +32,12 @@ def test_an_inherited_optimizer_with_other_settings_is_refused(tiny_model, tmp_p
         )
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("world_size", 2, "number of processes"),
-        ("zero_stage", 1, "ZeRO stage"),
-        ("objective", "prm", "objective"),
-    ],
-)
-def test_a_checkpoint_of_another_kind_of_run_is_refused(
-    tiny_model, tmp_path, field, value, message
-):
+def test_a_checkpoint_of_another_objective_is_refused(tiny_model, tmp_path):
     rows = make_rows(8)
     train(tiny_model, rows, tmp_path / "0")
     path = tmp_path / "0/trainer/state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(ModelError, match=message):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"objective": "prm"}))
+    with pytest.raises(ModelError, match="objective"):
         train(tmp_path / "0/model", rows, tmp_path / "1", resume=tmp_path / "0")
 
 
@@ -68,19 +56,6 @@ def test_a_pass_is_not_taken_up_again_with_other_rows(tiny_model, tmp_path):
     train(tiny_model, make_rows(24), tmp_path / "0", stop=1)
     with pytest.raises(ModelError, match="1 batches into a pass over other rows"):
         train(tmp_path / "0/model", make_rows(25), tmp_path / "1", resume=tmp_path / "0")
-
-
-def test_a_loss_that_is_not_finite_saves_nothing(tiny_model, tmp_path):
-    folder = shutil.copytree(tiny_model, tmp_path / "model")
-    from safetensors.torch import save_file
-
-    broken = load_file(folder / "model.safetensors")
-    name = next(name for name in broken if name.endswith("embed_tokens.weight"))
-    broken[name][20] = float("nan")
-    save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="nothing was saved"):
-        train(folder, make_rows(8), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_labels_that_do_not_fit_the_steps_are_refused(tiny_model, tmp_path):

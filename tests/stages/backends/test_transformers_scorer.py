@@ -12,6 +12,7 @@ from mstar.errors import ModelError
 from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model, save_head
+from mstar.stages.backends import transformers_scorer
 from mstar.stages.backends.transformers_scorer import TransformersScorer
 from tests.stages.backends.rows import make_prompts
 from tests.tiny import build_tiny_model, draw_image, encode_text
@@ -83,6 +84,44 @@ def test_scores_do_not_depend_on_batch_size_or_order(prm):
         for place, judged in zip(order, found, strict=True):
             assert judged.step_ends == expected[place].step_ends
             assert judged.scores == pytest.approx(expected[place].scores, abs=1e-4)
+
+
+def many(queries, samples):
+    """Pairs of ``samples`` responses to each query, those of one query in a row."""
+    return [
+        (prompt, replace(response, query_id=prompt.query_id, sample=sample))
+        for prompt in make_prompts(queries)
+        for sample, (_, response) in enumerate(make_pairs(9)[:samples])
+    ]
+
+
+def test_a_model_that_cannot_share_reads_each_response_alone_to_the_same_scores(prm):
+    pairs = make_pairs(4)
+    prompts, responses = zip(*pairs, strict=True)
+    scorer = TransformersScorer(prm, Execution(device="cpu", scoring_rows=5))
+    shared = scorer.score(prompts, responses, lambda count: None)
+    scorer.shares = False
+    alone = scorer.score(prompts, responses, lambda count: None)
+    for one, other in zip(shared, alone, strict=True):
+        assert one.step_ends == other.step_ends
+        assert one.scores == pytest.approx(other.scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [8, 20, 33, 256])
+def test_a_prompt_is_read_once_whatever_the_batches(prm, monkeypatch, rows):
+    """Also at the ends of batches and of the windows that are sorted together."""
+    read = []
+    real = transformers_scorer.share
+
+    def share(family, prompts, answers):
+        batch = real(family, prompts, answers)
+        read.append(len(batch["prompts"]["input_ids"]))
+        assert len(answers) <= rows
+        return batch
+
+    monkeypatch.setattr(transformers_scorer, "share", share)
+    score(prm, many(queries=14, samples=7), scoring_rows=rows)
+    assert sum(read) == 14
 
 
 def test_the_scorer_sees_the_image(prm):
