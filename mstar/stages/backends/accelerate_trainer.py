@@ -22,7 +22,9 @@ from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.stages.backends.checkpoint import TrainerState, check_continues, read_state
 from mstar.stages.backends.encoding import EncodedRows, check_fits
+from mstar.stages.backends.joining import open_accelerator, zero_stage
 from mstar.stages.backends.keeping import Due, Keeper, Unfinished, check_same_plan
+from mstar.stages.backends.meter import Meter
 from mstar.stages.backends.objectives import (
     Item,
     assemble,
@@ -31,7 +33,7 @@ from mstar.stages.backends.objectives import (
 )
 from mstar.stages.backends.order import plan_epoch, rank_share
 from mstar.stages.backends.runtime import set_threads
-from mstar.stages.backends.session import Session, open_accelerator, open_session, zero_stage
+from mstar.stages.backends.session import Session, open_session
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
 from mstar.tasks import Optimization
 
@@ -100,12 +102,17 @@ class AccelerateTrainer:
         progress(sum(map(len, chosen[: len(earlier)])))
         losses: list[torch.Tensor | float] = list(earlier)
         keeper.start()
+        meter = Meter(accelerator.device, len(chosen) - len(earlier))
         for batch in chosen[len(earlier) :]:
-            self._keep(keeper, session, state(len(losses)), losses)
-            losses.append(self._step(session, encoded, [items[at] for at in batch]))
+            with meter.paused():
+                self._keep(keeper, session, state(len(losses)), losses)
+            loss = self._step(session, encoded, [items[at] for at in batch])
+            losses.append(loss)
+            meter.step(loss, sum(items[at].length for at in batch))
             progress(len(batch))
         end = state(len(losses))
         values = _finite(losses, end)
+        usage = meter.usage()
         session.save(save_to, end)
         return TrainReport(
             losses=values,
@@ -113,6 +120,7 @@ class AccelerateTrainer:
             examples=sum(map(len, chosen)),
             tokens=sum(len(items[at].answer) for batch in chosen for at in batch),
             learning_rate=session.learning_rate,
+            usage=usage,
         )
 
     def _begin(
@@ -127,8 +135,19 @@ class AccelerateTrainer:
         family, checkpoint = self.family, resume_from
         if unfinished:
             checkpoint = unfinished.folder
-            family = load_family(unfinished.folder / "model", max_pixels=self.execution.max_pixels)
-        session = open_session(self.objective, accelerator, family, fresh.optimization)
+            if (
+                not fresh.optimization.lora
+            ):  # adapters go on beside the weights that they began with
+                family = load_family(checkpoint / "model", max_pixels=self.execution.max_pixels)
+        session = open_session(
+            self.objective,
+            accelerator,
+            family,
+            fresh.optimization,
+            execution=self.execution,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
         if checkpoint is None:
             set_seed(seed % 2**32, device_specific=session.world > 1)
             return session, fresh
