@@ -53,8 +53,8 @@ class TrainingRow:
 class TrainReport:
     """What a training step did. ``losses`` has one mean loss an optimizer step, in order.
 
-    ``global_step`` counts optimizer steps since the optimizer was fresh, also over earlier checkpoints. ``usage`` is what
-    it took, by name and unit (tokens a second, peak bytes), and no part of the outcome.
+    ``global_step`` counts optimizer steps since the optimizer was fresh, also over earlier checkpoints. ``usage`` is
+    what it took, by name and unit (tokens a second, peak bytes), and no part of the outcome.
     """
 
     losses: tuple[float, ...]

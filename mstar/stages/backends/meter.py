@@ -79,7 +79,7 @@ class Meter:
         }
         if is_first():
             log.info(
-                "%d optimizer steps in %.1f s: %.0f tokens/s; the most a rank took: %.2f GiB (%s), %.2f GiB of its host",
+                "%d optimizer steps in %.1f s: %.0f tokens/s; the most of a rank: %.2f GiB (%s), %.2f GiB of its host",
                 self._done,
                 taken,
                 usage["tokens_per_second"],

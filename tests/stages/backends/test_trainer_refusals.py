@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from mstar.core.records import Finish
 from mstar.errors import DataError, ModelError
+from mstar.tasks import Lora
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, train
 from tests.tiny import encode_text
@@ -20,6 +21,7 @@ CHANGES = {
     "weight_decay": 0.5,
     "freeze": ("vision",),
     "dtype": "bfloat16",
+    "lora": Lora(),
 }
 
 
