@@ -100,6 +100,7 @@ def _step(entry: Entry, manifest: Manifest, made: float | None) -> StepView:
         finished_at=entry.finished_at,
         timings=manifest.timings,
         tokens=tokens_of(manifest.results),
+        peak_bytes=manifest.usage.get("peak_memory_bytes"),
     )
 
 

@@ -110,6 +110,7 @@ class StepView:
     """A finished step's cost. ``seconds`` is what its making took, also where this run only adopted it.
 
     ``timings`` are the seconds of its phases; what they leave of ``seconds`` is start-up, storage and waiting.
+    ``peak_bytes`` is the most device memory that a process of it took, where that was measured.
     """
 
     name: str
@@ -119,6 +120,7 @@ class StepView:
     finished_at: float
     timings: Mapping[str, float]
     tokens: int | None
+    peak_bytes: float | None = None
 
     @property
     def overhead(self) -> float:

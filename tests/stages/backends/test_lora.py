@@ -118,7 +118,7 @@ def test_a_prm_s_head_is_trained_in_full_and_goes_on(tiny_model, tmp_path):
 
 
 def test_iterations_train_one_adapter_on_the_first_weights(tiny_model, tmp_path):
-    """Through the stage and the store: the third step's weights differ from the base by one adapter's rank, not three."""
+    """Through stage and store: the third step's weights differ from the base by one adapter's rank, not by three."""
     store = FolderStore(tmp_path / "store")
     task = make_policy_task(store, tiny_model, tmp_path / "data", rows=16)
     task = task.model_copy(update={"optimization": ADAPTED})
