@@ -32,7 +32,7 @@ class Asked(BaseModel):
     model: Path
     objective: str = "policy"
     optimization: Optimization
-    deepspeed: dict[str, Any] | None
+    deepspeed: dict[str, Any]
     execution: dict[str, Any] = {}
 
 
@@ -99,7 +99,7 @@ def do(folder: Path, asked: Asked) -> dict[str, Any]:
     execution = Execution(
         device="cpu",
         threads=1,
-        deepspeed=asked.deepspeed and DeepSpeed(processes=2, **asked.deepspeed),
+        deepspeed=DeepSpeed(processes=2, **asked.deepspeed),
         **asked.execution,
     )
 
