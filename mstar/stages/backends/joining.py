@@ -9,7 +9,8 @@ from typing import Any
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
-from mstar.execution import DeepSpeed, Execution
+from mstar.errors import ModelError
+from mstar.execution import DeepSpeed, Execution, refusal
 from mstar.stages.backends.runtime import choose_device
 from mstar.tasks import Optimization
 
@@ -27,6 +28,8 @@ def open_accelerator(execution: Execution, optimization: Optimization) -> Accele
         return Accelerator(
             cpu=on_cpu, mixed_precision=precision, step_scheduler_with_optimizer=False
         )
+    if why := refusal(execution, optimization):
+        raise ModelError(why)
     config = _deepspeed_config(execution.deepspeed, optimization, on_cpu=on_cpu)
     # With cpu=True accelerate would leave DeepSpeed out without a word, and without a named backend it
     # would take each rank for a lone process.

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from mstar.core.records import Finish
 from mstar.errors import DataError, ModelError
+from mstar.execution import DeepSpeed
 from mstar.tasks import Lora
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, train
@@ -83,6 +84,13 @@ def test_a_loss_that_is_not_finite_saves_nothing(tiny_model, tmp_path):
     with pytest.raises(ModelError, match="nothing was saved"):
         train(folder, make_rows(8), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_stage_0_in_bfloat16_is_refused(tiny_model, tmp_path):
+    half = OPTIMIZATION.model_copy(update={"dtype": "bfloat16"})
+    how = {"optimization": half, "deepspeed": DeepSpeed(zero_stage=0)}
+    with pytest.raises(ModelError, match="set zero_stage to 1 or higher"):
+        train(tiny_model, make_rows(8), tmp_path, **how)
 
 
 def test_labels_that_do_not_fit_the_steps_are_refused(tiny_model, tmp_path):
