@@ -17,7 +17,7 @@ from mstar.execution import Execution
 from mstar.models.family import Family
 from mstar.models.lora import adapter_part, attach, load_adapter, merge, save_adapter
 from mstar.models.prm import load_reward_model, save_head
-from mstar.stages.backends.attention import attend_as_asked
+from mstar.stages.backends.attending import attend_as_asked
 from mstar.stages.backends.checkpoint import TrainerState, library_versions, write_state
 from mstar.stages.backends.joining import offloads, zero_stage
 from mstar.stages.backends.objectives import PolicyLoss, StepValueLoss
@@ -99,7 +99,7 @@ class Session:
         """Take over a checkpoint's optimizer, schedule and random state."""
         if self.deepspeed and not self.lora:
             # DeepSpeed's optimizer holds the weights it steps: they must be the ones this session began with.
-            _check_same_weights(self.family.path, checkpoint / "model")
+            check_same_weights(self.family.path, checkpoint / "model")
         # Frozen weights are none of the checkpoint's.
         how = {"load_module_strict": False} if self.deepspeed and self.lora else {}
         self.accelerator.load_state(str(checkpoint / "trainer"), **how)
@@ -152,7 +152,7 @@ def open_session(
     Adapters are drawn from ``seed``, or go on from ``checkpoint``; all else of the checkpoint is for ``Session.load``.
     """
     dtype = weights_dtype(execution, optimization)
-    module = _load_module(objective, family, accelerator.device, dtype)
+    module = load_module(objective, family, accelerator.device, dtype)
     backbone = module.model.backbone if isinstance(module, StepValueLoss) else module.model
     if zero_stage(accelerator) == 3:
         _restore_buffers(backbone)
@@ -199,9 +199,13 @@ def weights_dtype(execution: Execution, optimization: Optimization) -> torch.dty
     return torch.bfloat16 if apart and optimization.dtype == "bfloat16" else torch.float32
 
 
-def _load_module(
-    objective: Literal["policy", "prm"], family: Family, device: torch.device, dtype: torch.dtype
+def load_module(
+    objective: Literal["policy", "prm"],
+    family: Family,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> PolicyLoss | StepValueLoss:
+    """The family's model, inside the module that gives its loss."""
     if objective == "policy":
         return PolicyLoss(family.load(dtype=dtype, device=device))
     return StepValueLoss(load_reward_model(family, dtype=dtype, device=device, fresh_head=True))
@@ -260,7 +264,8 @@ def _freeze_unused_head(backbone: Any) -> None:
         output.weight.requires_grad = False
 
 
-def _check_same_weights(model: Path, checkpoint: Path) -> None:
+def check_same_weights(model: Path, checkpoint: Path) -> None:
+    """Refuse a model that is not the checkpoint's (``ModelError``)."""
     names = sorted(path.name for path in checkpoint.glob("*.safetensors"))
     same, _, _ = filecmp.cmpfiles(model, checkpoint, names, shallow=False)
     if sorted(same) != names:

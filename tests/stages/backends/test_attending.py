@@ -8,8 +8,8 @@ import torch
 from mstar.errors import MissingDependency, ModelError
 from mstar.execution import Execution
 from mstar.models.family import load_family
-from mstar.stages.backends import attention
-from mstar.stages.backends.attention import FLASH, attend_as_asked
+from mstar.stages.backends import attending
+from mstar.stages.backends.attending import FLASH, attend_as_asked
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import train
 
@@ -58,21 +58,38 @@ def test_losses_are_the_same_by_any_attention_and_the_log_names_it(
 def test_auto_takes_flash_attention_where_everything_fits(
     model, set_to, monkeypatch, installed, device, dtype, taken
 ):
-    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr(attending, "is_flash_attn_2_available", lambda: installed)
     assert attend_as_asked(model, Execution(), device, dtype) == taken
     assert set_to == ([FLASH] if taken == FLASH else [])
 
 
 def test_a_model_that_knows_no_flash_attention_keeps_its_own(model, set_to, monkeypatch):
-    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(attending, "is_flash_attn_2_available", lambda: True)
     monkeypatch.setattr(model, "_supports_flash_attn", False)
     assert attend_as_asked(model, Execution(), CUDA, torch.bfloat16) == "sdpa"
     assert set_to == []
 
 
+def test_a_part_that_knows_no_flash_attention_leaves_the_whole_as_it_was(
+    model, monkeypatch, caplog
+):
+    asked: list[str] = []
+
+    def refuse_flash(name):
+        asked.append(name)
+        if name == FLASH:
+            raise ValueError("not supported for vision_config")
+
+    monkeypatch.setattr(attending, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(model, "set_attn_implementation", refuse_flash)
+    assert attend_as_asked(model, Execution(), CUDA, torch.bfloat16) == "sdpa"
+    assert asked == [FLASH, "sdpa"]
+    assert "attention stays sdpa" in caplog.text
+
+
 def test_flash_attention_asked_for_where_it_cannot_be_is_refused(model, monkeypatch):
     asked = Execution(attention=FLASH)
-    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr(attending, "is_flash_attn_2_available", lambda: False)
     with pytest.raises(ModelError, match="this step computes in bfloat16 on cpu"):
         attend_as_asked(model, asked, CPU, torch.bfloat16)
     with pytest.raises(ModelError, match="in float32 on cuda"):
