@@ -135,9 +135,8 @@ class AccelerateTrainer:
         family, checkpoint = self.family, resume_from
         if unfinished:
             checkpoint = unfinished.folder
-            if (
-                not fresh.optimization.lora
-            ):  # adapters go on beside the weights that they began with
+            # Adapters go on beside the weights that they began with.
+            if not fresh.optimization.lora:
                 family = load_family(checkpoint / "model", max_pixels=self.execution.max_pixels)
         session = open_session(
             self.objective,
