@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from accelerate import Accelerator
 
 from mstar.core.schedule import rate_share
@@ -246,8 +247,15 @@ def _restore_buffers(backbone: Any) -> None:
                 setattr(module, name, buffer.float())
                 module._is_hf_initialized = False  # noqa: SLF001 (what transformers goes by)
                 rounded = True
-    if rounded:
+    if not rounded:
+        return
+    if hasattr(backbone, "initialize_weights"):
         backbone.initialize_weights()
+    else:
+        log.warning(
+            "under ZeRO stage 3 transformers %s leaves rotary frequencies rounded to bfloat16: prefer stage 2",
+            transformers.__version__,
+        )
 
 
 def _cast_rest(module: torch.nn.Module, dtype: torch.dtype) -> None:
