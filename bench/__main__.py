@@ -59,7 +59,7 @@ def rows() -> list[tuple[str, str, str, str]]:
     ours, bare = start_up()
     found = [
         _ratio("sampling against a bare `generate` loop at its best batch size", sampling),
-        _ratio("training against a bare PyTorch loop on the same batches", training),
+        _ratio("training against a bare accelerate loop on the same batches", training),
         (
             "checking answers, one core",
             f"{core['answers_per_second']:,} answers/s",

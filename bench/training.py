@@ -1,7 +1,8 @@
-"""Training against a bare PyTorch loop on the same batches: ``python -m bench.training``.
+"""Training against a bare accelerate loop on the same batches: ``python -m bench.training``.
 
 Both read the model, encode the rows, train one epoch in the same order and save the model, in the same run,
-alternately; each keeps its best time.
+alternately; each keeps its best time. What ours does beside that (checks, losses of every step, optimizer state in the
+checkpoint) counts against it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from bench.sampling import BASE, make_prompts, quiet
@@ -53,7 +56,9 @@ def make_rows(model_dir: Path, count: int) -> list[TrainingRow]:
 
 
 def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> None:
-    """The loop that one would write by hand: processor, batch, loss, backward, clip, step."""
+    """The loop that one would write by hand: processor, batch, loss, backward, clip, step, by accelerate's tutorial."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 (ours has settings of its own)
+    accelerator = Accelerator(cpu=True)
     model = AutoModelForImageTextToText.from_pretrained(model_dir).train()
     processor = AutoProcessor.from_pretrained(model_dir)
     eos, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
@@ -69,6 +74,7 @@ def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> N
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=6e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
+    model, optimizer = accelerator.prepare(model, optimizer)
     for batch in plan_epoch(lengths, OPTIMIZATION.batch_size, seed=0, epoch=0):
         width = max(lengths[i] for i in batch)
         ids = torch.tensor(
@@ -79,18 +85,19 @@ def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> N
         labels = ids.masked_fill(mask == 0, -100)
         for row, i in enumerate(batch):
             labels[row, : len(prompts[i])] = -100
-        model(
+        loss = model(
             input_ids=ids,
             attention_mask=mask,
             mm_token_type_ids=kinds,
             pixel_values=torch.cat([patches[i] for i in batch]),
             image_grid_thw=grids[batch],
             labels=labels,
-        ).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        ).loss
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    model.save_pretrained(save_to)
+    accelerator.unwrap_model(model).save_pretrained(save_to)
     processor.save_pretrained(save_to)
 
 
@@ -111,7 +118,7 @@ def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str
         )
 
     ways: dict[str, Callable[[Path], None]] = {
-        "bare loop": lambda folder: train_bare(model_dir, rows, folder),
+        "bare accelerate loop": lambda folder: train_bare(model_dir, rows, folder),
         "trainer": ours,
     }
     best = dict.fromkeys(ways, 0.0)
@@ -126,8 +133,8 @@ def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str
         "unit": "examples/s",
         "threads": threads,
         "measured": {name: round(speed) for name, speed in best.items()},
-        "ratio": round(best["trainer"] / best["bare loop"], 2),
-        "wanted": 0.9,
+        "ratio": round(best["trainer"] / best["bare accelerate loop"], 2),
+        "wanted": 0.95,
     }
 
 

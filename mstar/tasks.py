@@ -239,11 +239,24 @@ class ScoreTask(AnyTask):
         return self
 
 
+class Lora(Record):
+    """Train low-rank adapters beside frozen weights: ``alpha / rank`` times their product is added to each weight.
+
+    ``targets`` names the linear layers that get one by the end of their names (``q_proj``); None takes every linear
+    layer of the language model but its output head. A group that ``freeze`` names gets none.
+    """
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
+
+
 class Optimization(Record):
     """One optimizer and its schedule: AdamW, constant learning rate after a linear warm-up of ``warmup_steps``.
 
     ``by_query`` shuffles queries in place of responses: those to one query come in one batch, where a PRM's training
-    reads their image once.
+    reads their image once. Without ``lora`` every weight is trained that ``freeze`` does not name.
     """
 
     learning_rate: float = Field(1e-6, gt=0)
@@ -256,6 +269,7 @@ class Optimization(Record):
     dtype: Literal["float32", "bfloat16"] = "float32"
     freeze: tuple[Literal["vision", "language", "embeddings"], ...] = ()
     by_query: bool = Field(default=False, exclude_if=_is_false)
+    lora: Lora | None = Field(None, exclude_if=_is_none)
 
 
 class ScoredExamples(Record):
@@ -286,8 +300,8 @@ class TrainTask(AnyTask):
     """Train a policy or a PRM.
 
     ``model`` gives the weights. ``optimizer`` is the checkpoint whose optimizer, schedule, random state and step count
-    go on (continuous self-evolving, paper section 3.2), or None for a fresh one. ``retokenize``: another model wrote
-    the examples, and ``model`` learns their texts in tokens of its own.
+    go on (continuous self-evolving, paper section 3.2), under ``lora`` its adapters too, or None for fresh ones.
+    ``retokenize``: another model wrote the examples, and ``model`` learns their texts in tokens of its own.
     """
 
     stage: Literal["train"] = "train"
@@ -309,6 +323,15 @@ class TrainTask(AnyTask):
             raise ValueError(
                 "retokenize is true, but a PRM's labels belong to the tokens that were completed; train the PRM on the "
                 "model that wrote them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_of_their_weights(self) -> Self:
+        if self.optimization.lora and self.optimizer and self.optimizer != self.model:
+            raise ValueError(
+                "lora goes on with the adapters of the optimizer's checkpoint, so model must be that checkpoint too; "
+                "give the same, or leave optimizer out for fresh adapters"
             )
         return self
 

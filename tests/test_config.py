@@ -67,6 +67,20 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(change, key, hint):
     ("change", "key", "said"),
     [
         ({"seed": "many"}, "seed", "found 'many'"),
+        (
+            {"execution": {"deepspeed": {"zero_stage": 2, "offload": "parameters"}}},
+            "execution.deepspeed",
+            "offload parameters needs zero_stage 3",
+        ),
+        (
+            {
+                "execution": {"deepspeed": {"zero_stage": 0}},
+                "evolve": {"optimization": {"dtype": "bfloat16"}},
+            },
+            "",
+            "zero_stage is 0, which does not train as it should in bfloat16",
+        ),
+        ({"evolve": {"optimization": {"lora": {"rank": 0}}}}, "evolve.optimization.lora.rank", "1"),
         ({"seed": -1}, "seed", "greater than or equal to 0"),
         ({"evolve": {"iterations": 1.5}}, "evolve.iterations", "found 1.5"),
         ({"evolve": {"iterations": 0}}, "evolve.iterations", "found 0"),

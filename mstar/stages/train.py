@@ -24,6 +24,9 @@ from mstar.storage.reading import materialise, resolve
 from mstar.storage.tables import read_tables
 from mstar.tasks import AnswerExamples, Ref, ScoredExamples, TrainTask, task_hash
 
+BEGAN_WITH = "base.json"
+"""In a checkpoint's ``trainer`` folder: the model that its adapters were begun beside."""
+
 
 def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> dict[str, Any]:
     """Train, store ``model/`` and ``trainer/``, and say what was learned; a PRM is also measured on held-out steps.
@@ -43,8 +46,9 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
     except ModuleNotFoundError as error:
         raise missing(error) from None
     with context.timed("load"):
-        weights = model_folder(context, task.model)
         state = _trainer_state(task, context)
+        base = _beginning(task, state)
+        weights = model_folder(context, base)
         examples = list(_examples(task, context, weights))
         others = list(_scored(task, context, task.also.score, weights)) if task.also else []
         if not examples and not others:
@@ -74,6 +78,9 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
     if gang and gang.rank > 0:
         await_outcome(context, identity, elsewhere)
         return {}
+    context.usage.update(report.usage)
+    if task.optimization.lora:
+        (out / "trainer" / BEGAN_WITH).write_text(base.model_dump_json() + "\n")
     results: dict[str, Any] = {
         "objective": task.objective,
         "examples": report.examples,
@@ -229,6 +236,17 @@ def _trainer_state(task: TrainTask, context: Context) -> Path | None:
             "it; use a checkpoint written by a train step, or start with a fresh optimizer"
         )
     return materialise(context.store, manifest, "", context.scratch)
+
+
+def _beginning(task: TrainTask, state: Path | None) -> Ref:
+    """The weights to load: the task's own, or those that adapters which go on were begun beside.
+
+    A checkpoint's model has its adapters merged in and rounded; to go on from that would merge them twice.
+    """
+    path = state / "trainer" / BEGAN_WITH if state else None
+    if task.optimization.lora is None or path is None or not path.is_file():
+        return task.model
+    return Ref.model_validate_json(path.read_bytes())
 
 
 def _held_out(task: TrainTask, context: Context, checkpoint: Path) -> dict[str, Any] | None:

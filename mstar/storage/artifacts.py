@@ -83,6 +83,7 @@ class ArtifactWriter:
         results: Mapping[str, Any] | None = None,
         inputs: Iterable[str] = (),
         timings: Mapping[str, float] | None = None,
+        usage: Mapping[str, float] | None = None,
         versions: Mapping[str, str] | None = None,
         attempt: int = 1,
     ) -> Commit:
@@ -96,6 +97,7 @@ class ArtifactWriter:
             results=dict(results or {}),
             inputs=tuple(dict.fromkeys(inputs)),
             timings=dict(timings or {}),
+            usage=dict(usage or {}),
             versions=dict(versions or {}),
             attempt=attempt,
         )

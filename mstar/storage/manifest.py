@@ -1,7 +1,7 @@
 """What a committed artifact consists of: the record whose existence means complete.
 
 An artifact is a step's output, a data set or a model. Its ``digest`` covers what was computed (parts and results)
-and nothing of how (attempt, timings, versions), so the same arithmetic gives the same digest on every machine.
+and nothing of how (attempt, timings, usage, versions), so the same arithmetic gives the same digest on every machine.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ class Part:
 class Manifest:
     """A committed artifact. ``id`` is the task's hash for a step, the content's hash otherwise.
 
-    ``results`` holds what was computed (JSON values); ``timings`` (seconds by phase), ``versions`` and ``attempt``
-    say how. ``inputs`` are the digests of the artifacts it was made from.
+    ``results`` holds what was computed (JSON values); ``timings`` (seconds by phase), ``usage`` (speeds, peak
+    memory), ``versions`` and ``attempt`` say how. ``inputs`` are the digests of the artifacts it was made from.
     """
 
     kind: ArtifactKind
@@ -55,6 +55,7 @@ class Manifest:
     timings: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     attempt: int = 1
+    usage: dict[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -76,6 +77,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The manifest as stored: readable JSON that carries its own digest."""
         body = asdict(self) | {"digest": self.digest}
+        if not self.usage:
+            del body["usage"]
         return (
             json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         ).encode()

@@ -32,6 +32,24 @@ def test_an_attempt_is_a_job_with_its_request_beside_the_run(cluster, store, exe
     assert cluster.find("Job")[0]["metadata"]["ownerReferences"][0]["uid"] == "c"
 
 
+def test_every_machine_of_a_gang_is_told_all_that_training_is_to_be_done_with(
+    cluster, store, executors
+):
+    how = {
+        "deepspeed": {"processes": 8, "zero_stage": 3, "offload": "parameters"},
+        "gradient_checkpointing": True,
+        "attention": "flash_attention_2",
+        "micro_batch": 2,
+    }
+    block = {"stages": {"train": {"nodes": 2, "execution": how}}}
+    wanted = job(store, "warm-up/train")
+    executors(settings=Cluster.model_validate(block)).submit(wanted)
+    place = Place(run="small", store=store.url)
+    request = json.loads(store.get(request_key(place, wanted)))
+    assert {name: request["execution"][name] for name in how} == how
+    assert request["task"]["stage"] == "train"
+
+
 def test_a_gang_has_a_service_that_goes_with_its_job(cluster, store, executors, kubelet):
     ours = executors(settings=GANG)
     name = ours.submit(job(store, "warm-up/train"))

@@ -151,7 +151,7 @@ def attempt(
         with ArtifactWriter(store, identity, name) as writer:
             results = train_whole(task, context, writer)
             inputs = [ref.digest for ref in task_inputs(task)]
-            manifest = writer.commit(results=results, inputs=inputs).manifest
+            manifest = writer.commit(results=results, inputs=inputs, usage=context.usage).manifest
         clear_progress(store, identity)
         return manifest
 

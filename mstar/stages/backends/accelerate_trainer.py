@@ -28,8 +28,10 @@ from mstar.stages.backends.checkpoint import (
 )
 from mstar.stages.backends.conversion import take_over
 from mstar.stages.backends.encoding import EncodedRows, check_fits
+from mstar.stages.backends.joining import open_accelerator, zero_stage
 from mstar.stages.backends.keeping import Due, Keeper, Unfinished, check_same_plan
 from mstar.stages.backends.losses import Diverged, Losses, stopped
+from mstar.stages.backends.meter import Meter
 from mstar.stages.backends.objectives import (
     Item,
     StepValueLoss,
@@ -39,7 +41,7 @@ from mstar.stages.backends.objectives import (
 )
 from mstar.stages.backends.order import plan_epoch, rank_shares, together, worth_sharing
 from mstar.stages.backends.runtime import set_threads
-from mstar.stages.backends.session import Session, open_accelerator, open_session, zero_stage
+from mstar.stages.backends.session import Session, open_session
 from mstar.stages.backends.shared import can_share, on_device
 from mstar.stages.backends.shortage import named_shortage, to_train
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
@@ -139,18 +141,22 @@ class AccelerateTrainer:
         progress(sum(map(len, chosen[: len(earlier)])))
         losses = Losses(earlier)
         keeper.start()
+        meter = Meter(accelerator.device, len(chosen) - len(earlier))
         try:
             for batch in chosen[len(earlier) :]:
-                self._keep(keeper, session, state(len(losses)), losses)
+                with meter.paused():
+                    self._keep(keeper, session, state(len(losses)), losses)
                 taken = [items[at] for at in batch]
                 loss, norm = self._step(session, encoded, taken)
                 losses.add(loss, norm, [item.name for item in taken])
+                meter.step(loss, sum(item.length for item in taken))
                 progress(len(batch))
             values = losses.all()
         except Diverged as error:
             keeper.finish()
             raise stopped(error, keeper.kept) from None
         end = state(len(losses))
+        usage = meter.usage()
         keeper.finish()
         session.save(save_to, end)
         return TrainReport(
@@ -159,6 +165,7 @@ class AccelerateTrainer:
             examples=sum(map(len, chosen)),
             tokens=sum(len(items[at].answer) for batch in chosen for at in batch),
             learning_rate=session.learning_rate,
+            usage=usage,
         )
 
     def _begin(
@@ -174,12 +181,22 @@ class AccelerateTrainer:
         family, checkpoint = self.family, resume_from
         if unfinished:
             checkpoint = unfinished.folder
-            family = load_family(
-                unfinished.folder / "model",
-                max_pixels=self.execution.max_pixels,
-                remote_code=self.execution.remote_code,
-            )
-        session = open_session(self.objective, accelerator, family, fresh.optimization)
+            # Adapters go on beside the weights that they began with.
+            if not fresh.optimization.lora:
+                family = load_family(
+                    checkpoint / "model",
+                    max_pixels=self.execution.max_pixels,
+                    remote_code=self.execution.remote_code,
+                )
+        session = open_session(
+            self.objective,
+            accelerator,
+            family,
+            fresh.optimization,
+            execution=self.execution,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
         start = read_state(checkpoint) if checkpoint else fresh
         if checkpoint:
             check_continues(checkpoint, start, fresh, session.files)

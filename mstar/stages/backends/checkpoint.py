@@ -17,7 +17,7 @@ from mstar.errors import ModelError
 from mstar.tasks import Optimization, Record
 
 STATE_FILE = "state.json"
-INHERITED = ("learning_rate", "warmup_steps", "betas", "weight_decay", "dtype", "freeze")
+INHERITED = ("learning_rate", "warmup_steps", "betas", "weight_decay", "dtype", "freeze", "lora")
 """What one optimizer and one schedule are made of; a step that continues them must ask for the same."""
 
 
@@ -102,7 +102,7 @@ def check_continues(
     """
     differing = {"objective": (found.objective, wanted.objective)}
     old, new = found.optimization.model_dump(), wanted.optimization.model_dump()
-    differing |= {name: (old[name], new[name]) for name in INHERITED}
+    differing |= {name: (old.get(name), new.get(name)) for name in INHERITED}
     for name, (was, asked) in differing.items():
         if was != asked:
             raise ModelError(

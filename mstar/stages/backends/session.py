@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import filecmp
-import os
+import logging
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
-from accelerate.state import AcceleratorState
+import transformers
+from accelerate import Accelerator
 
 from mstar.core.schedule import rate_share
 from mstar.errors import ModelError
 from mstar.execution import Execution
 from mstar.models.family import Family
+from mstar.models.lora import adapter_part, attach, load_adapter, merge, save_adapter
 from mstar.models.prm import load_reward_model, save_head
+from mstar.stages.backends.attending import attend_as_asked
 from mstar.stages.backends.checkpoint import TrainerState, library_versions, write_state
+from mstar.stages.backends.joining import offloads, zero_stage
 from mstar.stages.backends.objectives import PolicyLoss, StepValueLoss
-from mstar.stages.backends.runtime import choose_device
+from mstar.stages.backends.ranks import is_first
 from mstar.tasks import Optimization
 
-SILENCE = timedelta(minutes=30)
-"""How long ranks wait for each other before they give up: also while others store a checkpoint inside the step."""
+log = logging.getLogger(__name__)
 
 
 class Session:
@@ -40,14 +41,17 @@ class Session:
         self.accelerator = accelerator
         self.family = family
         self.clip = optimization.clip
+        self.lora = optimization.lora
         self.trained = [p for p in module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             self.trained,
             lr=optimization.learning_rate,
             betas=optimization.betas,
             weight_decay=optimization.weight_decay,
-            # One kernel for all parameters; DeepSpeed steps on its own flat copies of them.
-            fused=not self.deepspeed and accelerator.device.type in {"cpu", "cuda"},
+            # One kernel for all parameters. DeepSpeed steps on its own flat copies of them, and it pays to fuse what
+            # is done to each only where they lie in host memory.
+            fused=accelerator.device.type in {"cpu", "cuda"}
+            and (not self.deepspeed or offloads(accelerator)),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_share(step, optimization.warmup_steps)
@@ -100,25 +104,44 @@ class Session:
 
     def load(self, checkpoint: Path) -> None:
         """Take over a checkpoint's optimizer, schedule and random state."""
-        if self.deepspeed:
+        if self.deepspeed and not self.lora:
             # DeepSpeed's optimizer holds the weights it steps: they must be the ones this session began with.
             check_same_weights(self.family.path, checkpoint / "model")
-        self.accelerator.load_state(str(checkpoint / "trainer"))
+        # Frozen weights are none of the checkpoint's.
+        how = {"load_module_strict": False} if self.deepspeed and self.lora else {}
+        self.accelerator.load_state(str(checkpoint / "trainer"), **how)
 
     def save(self, checkpoint: Path, state: TrainerState) -> None:
-        """Write ``model`` (for transformers) and ``trainer`` (what ``load`` takes over)."""
+        """Write ``model`` (for transformers, adapters merged in) and ``trainer`` (what ``load`` takes over)."""
         weights = self.accelerator.get_state_dict(self.module)
         folder = checkpoint / "model"
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             module = self.accelerator.unwrap_model(self.module)
-            save_model(module, _tie(module, weights), folder)
+            weights = _tie(module, weights)
+            if self.lora:
+                self._save_adapter(module, weights, checkpoint)
+                weights = merge(weights, self.lora)
+            save_model(module, weights, folder)
             self.family.save_processor(folder)
-        self.accelerator.save_state(str(checkpoint / "trainer"))
+        how = {"exclude_frozen_parameters": True} if self.deepspeed and self.lora else {}
+        self.accelerator.save_state(str(checkpoint / "trainer"), **how)
         if self.accelerator.is_main_process:
             state = state.model_copy(update={"versions": library_versions()})
             write_state(checkpoint / "trainer", state)
         self.accelerator.wait_for_everyone()
+
+    def _save_adapter(
+        self,
+        module: PolicyLoss | StepValueLoss,
+        weights: Mapping[str, torch.Tensor],
+        checkpoint: Path,
+    ) -> None:
+        assert self.lora is not None
+        adapters = _under(_prefix(module), adapter_part(weights))
+        held = {name for name, p in module.named_parameters() if p.requires_grad}
+        rest = {name: weights[name] for name in held - adapter_part(weights).keys()}
+        save_adapter(adapters, rest, self.lora, checkpoint / "trainer" / "adapter")
 
 
 def open_session(
@@ -126,15 +149,33 @@ def open_session(
     accelerator: Accelerator,
     family: Family,
     optimization: Optimization,
+    *,
+    execution: Execution,
+    seed: int,
+    checkpoint: Path | None,
 ) -> Session:
-    """Load the model in float32, freeze what is asked, and hand it to accelerate."""
-    module = load_module(objective, family, accelerator.device)
+    """Load the model, freeze what is asked, and hand it to accelerate.
+
+    Adapters are drawn from ``seed``, or go on from ``checkpoint``; all else of the checkpoint is for ``Session.load``.
+    """
+    dtype = weights_dtype(execution, optimization)
+    module = load_module(objective, family, accelerator.device, dtype)
     backbone = module.model.backbone if isinstance(module, StepValueLoss) else module.model
-    for group in optimization.freeze:
-        for parameter in family.parameters(backbone, group):
-            parameter.requires_grad = False
-    if isinstance(module, StepValueLoss):
-        _freeze_unused_head(backbone)
+    if zero_stage(accelerator) == 3:
+        _restore_buffers(backbone)
+    _prepare_forward(backbone, execution, optimization, accelerator.device)
+    if optimization.lora:
+        attach(backbone, family, optimization.lora, freeze=optimization.freeze, seed=seed)
+        if checkpoint and (adapter := checkpoint / "trainer" / "adapter").is_dir():
+            load_adapter(backbone, module, adapter)
+    else:
+        for group in optimization.freeze:
+            for parameter in family.parameters(backbone, group):
+                parameter.requires_grad = False
+        if isinstance(module, StepValueLoss):
+            _freeze_unused_head(backbone)
+    if execution.deepspeed and dtype != torch.float32:
+        _cast_rest(module, dtype)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ModelError(
             f"freeze {list(optimization.freeze)} leaves nothing to train in {family.path}"
@@ -147,69 +188,87 @@ def save_model(
     module: PolicyLoss | StepValueLoss, weights: Mapping[str, torch.Tensor], folder: Path
 ) -> None:
     """Write weights and configuration so that transformers alone opens the folder; a PRM's head goes beside them."""
+    own = _under(_prefix(module), weights)
     if isinstance(module, PolicyLoss):
-        module.model.save_pretrained(folder, state_dict=_under("model.", weights))
+        module.model.save_pretrained(folder, state_dict=own)
     else:
-        backbone = _under("model.backbone.", weights)
-        module.model.backbone.save_pretrained(folder, state_dict=backbone)
+        module.model.backbone.save_pretrained(folder, state_dict=own)
         save_head(_under("model.head.", weights), folder)
 
 
-def open_accelerator(execution: Execution, optimization: Optimization) -> Accelerator:
-    """Join this process to the other ranks that torchrun started; without DeepSpeed there are none."""
-    # accelerate keeps its settings for the life of a process; another step in it may ask for others.
-    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 (accelerate's own tests do the same)
-    on_cpu = choose_device(execution).type == "cpu"
-    precision = "bf16" if optimization.dtype == "bfloat16" else "no"
-    if execution.deepspeed is None:
-        return Accelerator(
-            cpu=on_cpu, mixed_precision=precision, step_scheduler_with_optimizer=False
-        )
-    config = _deepspeed_config(execution.deepspeed.zero_stage, optimization)
-    # With cpu=True accelerate would leave DeepSpeed out without a word, and without a named backend it
-    # would take each rank for a lone process.
-    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=SILENCE)
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config),
-        kwargs_handlers=[group],
-        step_scheduler_with_optimizer=False,
-    )
-    assert accelerator.distributed_type == DistributedType.DEEPSPEED
-    assert accelerator.num_processes == int(os.environ["WORLD_SIZE"])
-    return accelerator
+def weights_dtype(execution: Execution, optimization: Optimization) -> torch.dtype:
+    """The number format that weights are loaded in.
 
-
-def zero_stage(accelerator: Accelerator) -> int | None:
-    """ZeRO stage, None without DeepSpeed."""
-    plugin = accelerator.state.deepspeed_plugin
-    return None if plugin is None else int(plugin.zero_stage)
-
-
-def _deepspeed_config(zero_stage: int, optimization: Optimization) -> dict[str, Any]:
-    return {
-        # Batches vary in size and are normalised by the trainer, so DeepSpeed is told of batches of one.
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": optimization.clip,
-        "zero_optimization": {
-            "stage": zero_stage,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "bf16": {"enabled": optimization.dtype == "bfloat16"},
-        "steps_per_print": 1 << 30,
-    }
+    Where training in bfloat16 steps float32 copies of its own (DeepSpeed) or leaves the weights alone (adapters),
+    float32 would only be twice the memory: 32 GB in place of 16 for eight billion. Else the weights are stepped.
+    """
+    apart = execution.deepspeed is not None or optimization.lora is not None
+    return torch.bfloat16 if apart and optimization.dtype == "bfloat16" else torch.float32
 
 
 def load_module(
-    objective: Literal["policy", "prm"], family: Family, device: torch.device
+    objective: Literal["policy", "prm"],
+    family: Family,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> PolicyLoss | StepValueLoss:
-    """The family's model in float32, inside the module that gives its loss."""
+    """The family's model, inside the module that gives its loss."""
     if objective == "policy":
-        return PolicyLoss(family.load(dtype=torch.float32, device=device))
-    return StepValueLoss(
-        load_reward_model(family, dtype=torch.float32, device=device, fresh_head=True)
-    )
+        return PolicyLoss(family.load(dtype=dtype, device=device))
+    return StepValueLoss(load_reward_model(family, dtype=dtype, device=device, fresh_head=True))
+
+
+def _prepare_forward(
+    backbone: Any, execution: Execution, optimization: Optimization, device: torch.device
+) -> None:
+    """Attention and gradient checkpointing as asked."""
+    computes = torch.bfloat16 if optimization.dtype == "bfloat16" else torch.float32
+    attention = attend_as_asked(backbone, execution, device, computes)
+    if execution.gradient_checkpointing:
+        if not backbone.supports_gradient_checkpointing:
+            raise ModelError(
+                f"{type(backbone).__name__} knows no gradient checkpointing; set execution.gradient_checkpointing to "
+                "false"
+            )
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    if is_first():
+        log.info(
+            "training in %s with %s attention%s",
+            optimization.dtype,
+            attention,
+            ", activations computed again" if execution.gradient_checkpointing else "",
+        )
+
+
+def _restore_buffers(backbone: Any) -> None:
+    """Compute buffers in float32 again: stage 3 makes a model in the weights' format, its rotary frequencies too.
+
+    In bfloat16 a frequency is wrong by up to 0.4 %, which turns far positions by whole radians.
+    """
+    rounded = False
+    for module in backbone.modules():
+        for name in module._non_persistent_buffers_set:  # noqa: SLF001 (no public way to ask)
+            buffer = getattr(module, name)
+            if buffer is not None and buffer.dtype == torch.bfloat16:
+                setattr(module, name, buffer.float())
+                module._is_hf_initialized = False  # noqa: SLF001 (what transformers goes by)
+                rounded = True
+    if not rounded:
+        return
+    if hasattr(backbone, "initialize_weights"):
+        backbone.initialize_weights()
+    else:
+        log.warning(
+            "under ZeRO stage 3 transformers %s leaves rotary frequencies rounded to bfloat16: prefer stage 2",
+            transformers.__version__,
+        )
+
+
+def _cast_rest(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """What was not loaded in ``dtype`` (a PRM's head, adapters), before DeepSpeed would do it, or refuse to."""
+    for parameter in module.parameters():
+        if parameter.dtype != dtype and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _freeze_unused_head(backbone: Any) -> None:
@@ -238,6 +297,11 @@ def _tie(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[s
         if name in tied:
             tied[name] = tied[first.setdefault(id(parameter), name)]
     return tied
+
+
+def _prefix(module: PolicyLoss | StepValueLoss) -> str:
+    """What stands before the names of the model's own weights."""
+    return "model." if isinstance(module, PolicyLoss) else "model.backbone."
 
 
 def _under(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

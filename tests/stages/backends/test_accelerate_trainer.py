@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.qwen2_vl import modeling_qwen2_vl
 
 from mstar.core.records import Finish
 from mstar.execution import Execution
@@ -17,6 +18,7 @@ from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.encoding import EncodedRows
 from mstar.stages.backends.order import plan_epoch
 from mstar.stages.protocols import TrainingRow
+from mstar.tasks import Lora
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, distance, train, weights
 
@@ -72,12 +74,36 @@ def test_the_first_prm_loss_is_the_mean_squared_error_of_all_response_tokens(tin
 
 
 @pytest.mark.parametrize("objective", ["policy", "prm"])
-def test_cutting_batches_into_micro_batches_changes_nothing(tiny_model, tmp_path, objective):
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_cutting_batches_into_micro_batches_changes_nothing(tiny_model, tmp_path, objective, size):
     rows = make_rows(20, steps=True)
     whole = train(tiny_model, rows, tmp_path / "whole", objective=objective)
-    cut = train(tiny_model, rows, tmp_path / "cut", objective=objective, micro_batch=3)
+    cut = train(tiny_model, rows, tmp_path / "cut", objective=objective, micro_batch=size)
     assert cut.losses == pytest.approx(whole.losses, rel=1e-5)
     assert distance(tmp_path / "whole", tmp_path / "cut") < 1e-5
+
+
+@pytest.mark.parametrize("objective", ["policy", "prm"])
+@pytest.mark.parametrize("lora", [None, Lora(rank=2, dropout=0.3)])
+def test_gradient_checkpointing_computes_layers_twice_and_changes_nothing(
+    tiny_model, tmp_path, monkeypatch, objective, lora
+):
+    rows = make_rows(20, steps=True)
+    how = {"objective": objective, "optimization": OPTIMIZATION.model_copy(update={"lora": lora})}
+    layer = modeling_qwen2_vl.Qwen2VLDecoderLayer
+    forward, passes = layer.forward, [0]
+
+    def counted(*args, **kwargs):
+        passes[0] += 1
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(layer, "forward", counted)
+    plain = train(tiny_model, rows, tmp_path / "plain", **how)
+    once = passes[0]
+    again = train(tiny_model, rows, tmp_path / "again", gradient_checkpointing=True, **how)
+    assert passes[0] == 3 * once
+    assert again.losses == plain.losses
+    assert distance(tmp_path / "plain", tmp_path / "again") < 1e-7
 
 
 @pytest.mark.parametrize("objective", ["policy", "prm"])

@@ -7,6 +7,8 @@ import pytest
 
 from mstar.core.records import Finish
 from mstar.errors import DataError, ModelError
+from mstar.execution import DeepSpeed
+from mstar.tasks import Lora
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, train
 from tests.tiny import encode_text
@@ -18,6 +20,7 @@ CHANGES = {
     "weight_decay": 0.5,
     "freeze": ("vision",),
     "dtype": "bfloat16",
+    "lora": Lora(),
 }
 
 
@@ -56,6 +59,13 @@ def test_a_pass_is_not_taken_up_again_with_other_rows(tiny_model, tmp_path):
     train(tiny_model, make_rows(24), tmp_path / "0", stop=1)
     with pytest.raises(ModelError, match="1 batches into a pass over other rows"):
         train(tmp_path / "0/model", make_rows(25), tmp_path / "1", resume=tmp_path / "0")
+
+
+def test_stage_0_in_bfloat16_is_refused(tiny_model, tmp_path):
+    half = OPTIMIZATION.model_copy(update={"dtype": "bfloat16"})
+    how = {"optimization": half, "deepspeed": DeepSpeed(zero_stage=0)}
+    with pytest.raises(ModelError, match="set zero_stage to 1 or higher"):
+        train(tiny_model, make_rows(8), tmp_path, **how)
 
 
 def test_labels_that_do_not_fit_the_steps_are_refused(tiny_model, tmp_path):
