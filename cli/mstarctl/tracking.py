@@ -90,7 +90,8 @@ def telling(store: "Store", run: "Run", reporter: "Reporter") -> Iterator["Repor
     tracking = to_tell(run.spec.tracking)
     if not tracking.to:
         if run.spec.tracking.to:
-            typer.echo("no curves are written: tensorboard is not installed; install mstar[train]", err=True)  # fmt: skip
+            text = "no curves are written: tensorboard is not installed; install mstar[train]"
+            typer.echo(text, err=True)
         yield reporter
         return
     teller = Telling(

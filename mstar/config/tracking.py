@@ -12,8 +12,8 @@ Tracker = Literal["tensorboard", "wandb", "mlflow"]
 class Tracking(Record):
     """Trackers that are told a run's curves, one tracker run for each run (docs/tracking.md).
 
-    ``project`` is the Weights & Biases project and the MLflow experiment. Keys and addresses are no part of a spec: they
-    come from the environment (``WANDB_API_KEY``, ``MLFLOW_TRACKING_URI``). An empty list tells nobody.
+    ``project`` is the Weights & Biases project and the MLflow experiment. Keys and addresses are no part of a spec:
+    they come from the environment (``WANDB_API_KEY``, ``MLFLOW_TRACKING_URI``). An empty list tells nobody.
     """
 
     to: tuple[Tracker, ...] = ("tensorboard",)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mstar import __version__
-from mstar.config import HOW
+from mstar.config import HOW, RunSpec
 from mstar.export.lineage import Provenance, Score, describe_step
 from mstar.report.views import Share, describe
 from mstar.storage.manifest import Part
@@ -35,7 +35,7 @@ def body(
         "base_model": {"name": _name(spec.model), **what.run.inputs.model.model_dump()},
         "data": {"name": _name(spec.data.path), **what.run.inputs.data.model_dump()},
         "sources": [ref.model_dump() for ref in what.sources],
-        "recipe": spec.model_dump(mode="json", exclude=set(HOW) - {"name"}),
+        "recipe": _recipe(spec),
         "scores": [
             {"of": score.of, "split": score.split, "step": score.step, **_figures(score)}
             for score in what.scores
@@ -121,11 +121,10 @@ def _text(what: Provenance, license_: str | None) -> Iterator[str]:
         yield from _score_tables(what)
     yield "## Recipe"
     yield ""
-    yield f"{describe(spec)}; seed {spec.seed}."
+    yield f"Method: {describe(spec)}; seed {spec.seed}."
     yield ""
     yield "```yaml"
-    recipe = spec.model_dump(mode="json", exclude=set(HOW) - {"name"})
-    yield yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip()
+    yield yaml.safe_dump(_recipe(spec), sort_keys=False, allow_unicode=True).rstrip()
     yield "```"
     yield ""
     yield "## Data"
@@ -155,7 +154,7 @@ def _text(what: Provenance, license_: str | None) -> Iterator[str]:
         ],
     )
     versions = ", ".join(f"{name} {value}" for name, value in sorted(step.manifest.versions.items()))  # fmt: skip
-    yield f"The checkpoint was made with {versions}. `mstar.json` has all hashes in full, and the versions of each step."
+    yield f"The checkpoint was made with {versions}. `mstar.json` has all hashes in full."
 
 
 def _use(*, policy: bool) -> Iterator[str]:
@@ -224,6 +223,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _figures(score: Score) -> dict[str, Any]:
     figures = asdict(score.found)
     return {key: figures[key] for key in ("queries", "samples", "greedy", "sampled", "verification")}  # fmt: skip
+
+
+def _recipe(spec: RunSpec) -> dict[str, Any]:
+    """What decides the results, with the names of models and data and never a machine's folders."""
+    recipe = spec.model_dump(mode="json", exclude=set(HOW) - {"name"})
+    recipe["data"]["path"] = _name(spec.data.path)
+    for key in ("model", "teacher"):
+        recipe[key] = recipe[key] and _name(recipe[key])
+    return recipe
 
 
 def _kind(what: Provenance) -> str:

@@ -90,11 +90,10 @@ def trace(
 
 def read_benchmarks(body: object, source: str) -> list[Benchmark]:
     """The scores in a ``scores.json`` that ``mstarctl eval`` wrote; ``DataError`` when it is none."""
+    rows = body.get("scores") if isinstance(body, Mapping) else None
+    found = []
     try:
-        if not isinstance(body, Mapping):
-            raise TypeError("expected keys and values")
-        found = []
-        for each in body["scores"]:
+        for each in rows or ():
             correct, total = int(each["correct"]), int(each["total"])
             low, high = wilson_interval(correct, total)
             share = Share(value=correct / total, low=low, high=high, n=total)
@@ -103,6 +102,8 @@ def read_benchmarks(body: object, source: str) -> list[Benchmark]:
         raise DataError(
             f"{source} holds no scores ({type(error).__name__}: {error}); expected the scores.json of mstarctl eval"
         ) from None
+    if not found:
+        raise DataError(f"{source} holds no scores; expected the scores.json of mstarctl eval")
     return found
 
 

@@ -25,8 +25,8 @@ from mstar.stages.engines import missing
 from mstar.storage.lease import Lease, acquire, this_process
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
-from mstar.tracking.reading import AtWork, Story
 from mstar.tracking.points import Point
+from mstar.tracking.reading import AtWork, Story
 from mstar.tracking.told import Sink, forget
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ Say = Callable[[Mapping[str, Any]], None]
 
 
 class Teller:
-    """Tells the trackers of one run what they have not been told. ``open_sink`` opens a tracker when it is first needed."""
+    """Tells the trackers of one run what they have not been told; ``open_sink`` opens one when it is first needed."""
 
     def __init__(
         self,
@@ -66,9 +66,7 @@ class Teller:
         self._live: dict[tuple[str, str], tuple[float, float]] = {}
         self.told: dict[str, int] = dict.fromkeys(tracking.to, 0)
 
-    def look(
-        self, at: AtWork | None = None, *, again: bool = False, last: bool = False
-    ) -> bool:
+    def look(self, at: AtWork | None = None, *, again: bool = False, last: bool = False) -> bool:
         """Tell what is new. False when another process is telling this run's trackers just now.
 
         ``at`` is the step at work, whose losses are told as they come; the ``last`` look tells all there are.
@@ -117,7 +115,7 @@ class Teller:
             do()
         except ConflictError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a tracker may raise anything, and the run goes on
+        except (Exception, SystemExit) as error:
             log.warning("tracker %s failed", tracker, exc_info=True)
             self._given_up.add(tracker)
             text = str(error) if isinstance(error, MstarError) else f"{type(error).__name__}: {error}"  # fmt: skip
@@ -141,7 +139,7 @@ class Teller:
             self._pass_on(sink, live.label, have, points)
 
     def _due(self, sink: Sink, label: str, *, last: bool) -> bool:
-        """Whether it is time for another share of a step that goes on: there are to be few files, even of long steps."""
+        """Whether it is time for another share of a step that goes on: few files, even of long steps."""
         now = self._clock()
         began, told = self._live.get((sink.name, label), (now, now - LIVE_SECONDS))
         due = last or now - told >= min(LONGEST_SECONDS, sink.pace * (now - began))
@@ -207,7 +205,7 @@ def main(url: str) -> int:
 def serve(
     teller: Teller, messages: Iterator[Mapping[str, Any] | None], sleep: Callable[[float], None]
 ) -> None:
-    """Look at each message, and while a step is at work also when none comes (None); at the end, until it is our turn."""
+    """Look at each message, and at a step at work also when none comes (None); at the end, until it is our turn."""
     at: AtWork | None = None
     again, turn = False, True
     for message in messages:

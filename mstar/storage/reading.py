@@ -138,7 +138,7 @@ def verify(path: Path, part: Part, origin: str) -> None:
 
 
 def fetch(store: Store, part: Part, target: Path) -> Path:
-    """``part`` at ``target``, downloaded unless it is there already and right; ``IntegrityError`` if it is not as written."""
+    """``part`` at ``target``, downloaded unless it is there already and right; else ``IntegrityError``."""
     if target.is_file():
         with suppress(IntegrityError):
             verify(target, part, store.url)

@@ -15,7 +15,10 @@ from mstar.core.schedule import rate_share
 from mstar.tasks import GenerateTask, Task, TrainTask
 
 ITERATION = re.compile(r"iter-(\d+)|sft")
-SELECTION = ("selected", "selected_queries", "steps_selected", "steps_other", "reward_selected", "reward_other")  # fmt: skip
+SELECTION = (
+    *("selected", "selected_queries", "steps_selected"),
+    *("steps_other", "reward_selected", "reward_other"),
+)
 WORK = ("sample", "train", "score")
 """Phases in which tokens are made or read: the first that a step has is what its speed is told by."""
 
@@ -82,7 +85,8 @@ class Chapter:
 class Curve:
     """The loss of one train step: ``offset`` optimizer steps are before it on its axis.
 
-    ``start`` are those that its optimizer had done before. It began at ``began`` and took ``seconds`` (None: it goes on).
+    ``start`` are those that its optimizer had done before. It began at ``began`` and took ``seconds``
+    (None: it goes on).
     """
 
     name: str

@@ -22,7 +22,7 @@ END_SECONDS = 60.0
 
 
 class Telling:
-    """Tells one run's trackers from a child process, begun at the first ``look``. ``warn`` gets what went wrong, once."""
+    """Tells one run's trackers from a child process, begun at the first ``look``. ``warn`` is told once what fails."""
 
     def __init__(
         self, store: str, run: str, tracking: Tracking, warn: Callable[[str], object]

@@ -17,7 +17,7 @@ from mstar.tracking.points import Book, Chapter, Curve, Finished, label
 
 
 class AtWork(Record):
-    """The step that a run is at: its place, name and identity. ``committed``: it is done, and not in the history yet."""
+    """The step that a run is at: place, name, identity. ``committed``: it is done, and not in the history yet."""
 
     index: int
     step: str

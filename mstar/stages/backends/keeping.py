@@ -123,7 +123,7 @@ class Keeper:
         self._since = self._clock()
 
     def show(self, losses: Sequence[SupportsFloat]) -> None:
-        """Let whoever watches see the losses so far, now and then; nobody waits for it, so its failure is no failure."""
+        """Let whoever watches see the losses so far, now and then; nobody waits for it: its failure is no failure."""
         if self._interim is None or not is_first() or self._clock() < self._show_at:
             return
         # The one wait for the device in all the steps since the last time.

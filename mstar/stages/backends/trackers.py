@@ -34,7 +34,7 @@ def open_sink(tracker: str, store: Store, story: Story, tracking: Tracking, scra
 
 
 class EventFiles:
-    """TensorBoard's event files in the run's folder of the store: each call writes one, which is whole when it appears."""
+    """TensorBoard's event files in the run's folder of the store: each call writes one, whole when it appears."""
 
     name = "tensorboard"
     pace = 0.1  # a reader keeps each file open
@@ -72,7 +72,9 @@ class Wandb:
     def __init__(self, store: Store, run: Run, project: str) -> None:
         import wandb
 
-        place = f"{os.environ.get('WANDB_BASE_URL', '')} {os.environ.get('WANDB_ENTITY', '')} {project}"
+        place = (
+            f"{os.environ.get('WANDB_BASE_URL', '')} {os.environ.get('WANDB_ENTITY', '')} {project}"
+        )
         self._note = read_note(store, run.name, self.name, place)
         self.told = self._note.told
         self._note.id = self._note.id or secrets.token_hex(8)
