@@ -159,7 +159,7 @@ class Teller:
 def main(url: str) -> int:
     """Serve looks until the input ends; then look once more, and let the trackers finish."""
     with contextlib.suppress(OSError):
-        os.nice(10)  # training comes first
+        os.nice(5)  # training comes first
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("WANDB_SILENT", "true")
