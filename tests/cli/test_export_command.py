@@ -43,7 +43,10 @@ def test_scores_that_cannot_be_read_are_said_before_anything_is_copied(mstarctl,
 
 def test_a_tracker_whose_package_is_missing_is_said_at_once(mstarctl, store, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "wandb" else find(name, *more))  # fmt: skip
+    lacking = {"wandb": None}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: lacking.get(name, find("json"))
+    )
     code, _, said = mstarctl("track", "mstar", "--store", store.url, "--to", "wandb")
     assert code == 12
     assert "mstar[wandb]" in said

@@ -185,7 +185,8 @@ def make_run_on(store, folder, run, model):
     step, index = next(program, None), 0
     while step is not None:
         manifest = commit_step(store, folder, step, model)
-        entry = Entry(index=index, name=step.name, ref=Ref.of(manifest), adopted=False, seconds=1.0, finished_at=1.0)  # fmt: skip
+        done = {"ref": Ref.of(manifest), "adopted": False, "seconds": 1.0, "finished_at": 1.0}
+        entry = Entry(index=index, name=step.name, **done)
         append_entry(store, run.name, entry)
         step, index = follow(program, step, done_step(step, manifest)), index + 1
 
@@ -222,7 +223,7 @@ def test_an_empty_folder_is_filled(store, target):
 
 
 def test_a_damaged_part_leaves_nothing_behind(store, target):
-    run, steps = made_steps(store, "mstar")
+    _, steps = made_steps(store, "mstar")
     part = choose("mstar", steps).manifest.part("model/model.safetensors")
     path = store.root / part.key
     data = bytearray(path.read_bytes())
