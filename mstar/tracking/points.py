@@ -170,14 +170,15 @@ class Book:
         what = step.name.partition("/")[2]
         prefix = "unlabeled" if what.endswith("-unlabeled") else phase
         if isinstance(step.task, GenerateTask):
-            if evolving and prefix != "unlabeled":
-                self.temperature = step.task.sampling.temperature
-            yield (
-                f"{'rollout' if prefix == phase and evolving else prefix}/temperature",
-                step.task.sampling.temperature,
-            )
+            temperature = step.task.sampling.temperature
+            if prefix == phase and evolving:
+                self.temperature = temperature
+                yield "rollout/temperature", temperature
+            else:
+                yield f"{prefix}/{what}_temperature", temperature
         if "sampled" in results:
-            place = "validation" if evolving else "prm" if phase == "prm" else f"test/{phase}"
+            place = f"test/{phase}" if what == "test" else "prm/verify"
+            place = "validation" if evolving else place
             yield from _evaluated(place, results, self.temperature)
         if "solved" in results:
             yield from _selected("selection" if prefix == phase and evolving else prefix, results)
