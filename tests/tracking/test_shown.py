@@ -44,59 +44,59 @@ def store():
 
 
 @pytest.fixture
-def keeper(store, tmp_path):
-    from mstar.stages.backends.keeping import Keeper
+def shown(store, tmp_path):
+    from mstar.stages.backends.showing import Shown
 
-    class Timed(Keeper):
+    class Timed(Shown):
         now = 0.0
 
         def __init__(self):
-            super().__init__(Interim(store, "step", "1", tmp_path), None, clock=lambda: Timed.now)
+            super().__init__(Interim(store, "step", "1", tmp_path), clock=lambda: Timed.now)
 
         def at(self, now, losses):
             Timed.now = now
-            self.show(losses)
+            self.look(losses)
 
     Timed.now = Loss.reads = 0
     return Timed()
 
 
-def test_losses_are_shown_every_few_seconds_and_each_is_read_once(keeper, store):
+def test_losses_are_shown_every_few_seconds_and_each_is_read_once(shown, store):
     losses = [Loss(float(step)) for step in range(4)]
     for now in range(1, 5):
-        keeper.at(now, losses[:now])
+        shown.at(now, losses[:now])
     assert store.puts == 0
-    keeper.at(6, losses[:3])
+    shown.at(6, losses[:3])
     assert json.loads(store.get(keys.live("step"))) == [0.0, 1.0, 2.0]
-    keeper.at(7, losses)
-    keeper.at(12, losses)
+    shown.at(7, losses)
+    shown.at(12, losses)
     assert json.loads(store.get(keys.live("step"))) == [0.0, 1.0, 2.0, 3.0]
     assert Loss.reads == 4
 
 
-def test_showing_leaves_no_trace_in_training_s_random_numbers(keeper):
+def test_showing_leaves_no_trace_in_training_s_random_numbers(shown):
     random.seed(3)
     before = random.getstate()
-    keeper.at(6, [1.0])
+    shown.at(6, [1.0])
     assert random.getstate() == before
 
 
-def test_a_store_that_is_away_is_said_once_and_training_goes_on(keeper, store, caplog):
+def test_a_store_that_is_away_is_said_once_and_training_goes_on(shown, store, caplog):
     store.away = True
     for now in (6, 20, 40):
-        keeper.at(now, [1.0])
+        shown.at(now, [1.0])
     assert store.puts == 1
     assert [record.message for record in caplog.records] == [
         "the losses are shown no more before the step is done: nobody answers"
     ]
 
 
-def test_what_was_shown_goes_with_the_checkpoints_inside_the_step(keeper, store):
-    keeper.at(6, [1.0])
+def test_what_was_shown_goes_with_the_checkpoints_inside_the_step(shown, store):
+    shown.at(6, [1.0])
     clear_progress(store, "step")
     assert list(store.list("steps/step")) == []
 
 
-def test_what_is_shown_is_never_taken_for_a_checkpoint(keeper, store, tmp_path):
-    keeper.at(6, [1.0])
+def test_what_is_shown_is_never_taken_for_a_checkpoint(shown, store, tmp_path):
+    shown.at(6, [1.0])
     assert list(Interim(store, "step", "2", tmp_path).candidates({})) == []

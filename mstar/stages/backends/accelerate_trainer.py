@@ -145,7 +145,7 @@ class AccelerateTrainer:
         losses: Sequence[torch.Tensor | float],
     ) -> None:
         """Leave a checkpoint if one is due, and stop if that is."""
-        keeper.show(losses)
+        keeper.shown.look(losses)
         due = keeper.due()
         if due is Due.NOTHING:
             return

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import inf
 from pathlib import Path
-from typing import SupportsFloat
 
 from mstar.errors import IntegrityError, Preempted
 from mstar.stages.backends.checkpoint import TrainerState
 from mstar.stages.backends.ranks import everyones, firsts, highest, is_first, is_first_here, machine
 from mstar.stages.backends.session import Session
+from mstar.stages.backends.showing import Shown
 from mstar.stages.context import never
 from mstar.stages.interim import FAULTS, Interim
 from mstar.storage.manifest import Part
@@ -29,8 +28,6 @@ from mstar.storage.manifest import Part
 log = logging.getLogger(__name__)
 
 LOSSES = "losses.json"
-SHOW_SECONDS = 5.0
-"""Losses are shown so often at most, and take a fiftieth of the time at most."""
 
 
 class Due(IntEnum):
@@ -64,10 +61,9 @@ class Keeper:
     ) -> None:
         self._interim = interim
         self._seconds, self._stopping, self._clock = seconds, stopping, clock
+        self.shown = Shown(interim, clock)
         self._since = clock()
         self._kept = 0
-        self._shown: list[float] = []
-        self._show_at = clock() + SHOW_SECONDS
 
     def find(self, wanted: TrainerState) -> Unfinished | None:
         """The newest checkpoint of the same pass that every machine can read; None to begin at the beginning."""
@@ -121,23 +117,6 @@ class Keeper:
         elif is_first():
             log.warning("no checkpoint after optimizer step %d: %s", len(losses), problem)
         self._since = self._clock()
-
-    def show(self, losses: Sequence[SupportsFloat]) -> None:
-        """Let whoever watches see the losses so far, now and then; nobody waits for it: its failure is no failure."""
-        if self._interim is None or not is_first() or self._clock() < self._show_at:
-            return
-        # The one wait for the device in all the steps since the last time.
-        self._shown += map(float, losses[len(self._shown) :])
-        began, drawn = self._clock(), random.getstate()
-        try:
-            self._interim.show(self._shown)
-        except FAULTS as error:
-            log.warning("the losses are shown no more before the step is done: %s", error)
-            self._show_at = inf
-        else:
-            now = self._clock()
-            self._show_at = now + max(SHOW_SECONDS, 50 * (now - began))
-        random.setstate(drawn)
 
     def asked_to_stop(self) -> bool:
         """Whether this process has been asked; between optimizer steps ``due`` says it for all."""
