@@ -9,7 +9,7 @@ import yaml
 
 from mstar import __version__
 from mstar.config import HOW, RunSpec
-from mstar.export.lineage import Provenance, Score, describe_step
+from mstar.export.lineage import Provenance, Score, describe_step, seed_of
 from mstar.report.views import Share, describe
 from mstar.storage.manifest import Part
 from mstar.tasks import TrainTask
@@ -148,7 +148,7 @@ def _text(what: Provenance, license_: str | None) -> Iterator[str]:
                 _stage(made.task),
                 f"`{made.entry.ref.id[:16]}`",
                 f"`{made.entry.ref.digest[:16]}`",
-                str(made.task.seed),
+                str(seed_of(made)),
             )
             for made in what.steps
         ],

@@ -13,7 +13,7 @@ from mstar.report.views import Evaluation, Share
 from mstar.storage import keys
 from mstar.storage.reading import resolve
 from mstar.storage.store import Store
-from mstar.tasks import EvaluateTask, Ref, task_inputs
+from mstar.tasks import BenchmarkTask, EvaluateTask, Ref, task_inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def trace(
         steps=tuple(step for step in steps if step.entry.ref.id in needed),
         sources=tuple(sorted(sources, key=lambda ref: (ref.kind, ref.id))),
         scores=tuple(_scores(steps, checkpoint)),
-        benchmarks=tuple(benchmarks),
+        benchmarks=(*_own_benchmarks(steps, checkpoint), *benchmarks),
     )
 
 
@@ -107,6 +107,16 @@ def read_benchmarks(body: object, source: str) -> list[Benchmark]:
     return found
 
 
+def _own_benchmarks(steps: Sequence[Made], checkpoint: Made) -> list[Benchmark]:
+    """What the run's own last step found, if it asked this checkpoint."""
+    return [
+        benchmark
+        for step in steps
+        if isinstance(step.task, BenchmarkTask) and step.task.model.id == checkpoint.entry.ref.id
+        for benchmark in read_benchmarks(step.results, step.name)
+    ]
+
+
 def _scores(steps: Sequence[Made], checkpoint: Made) -> list[Score]:
     """Every evaluation of the checkpoint, and the tests of the policies before it."""
     found = []
@@ -122,6 +132,11 @@ def _scores(steps: Sequence[Made], checkpoint: Made) -> list[Score]:
     return found
 
 
+def seed_of(step: Made) -> int | None:
+    """The seed that a step drew from; None where nothing is drawn."""
+    return getattr(step.task, "seed", None)
+
+
 def describe_step(step: Made) -> dict[str, Any]:
     """A step of the lineage for programs."""
     return {
@@ -129,7 +144,7 @@ def describe_step(step: Made) -> dict[str, Any]:
         "stage": step.task.stage,
         "id": step.entry.ref.id,
         "digest": step.entry.ref.digest,
-        "seed": step.task.seed,
+        "seed": seed_of(step),
         "inputs": [ref.model_dump() for ref in task_inputs(step.task)],
         "adopted": step.entry.adopted,
         "versions": dict(sorted(step.manifest.versions.items())),

@@ -47,6 +47,8 @@ from mstar.tracking.reading import AtWork
 log = logging.getLogger("mstar.stage")
 
 PROGRESS_SECONDS = 5.0
+LAST_SECONDS = 15.0
+"""A pod that is to go has no time to lose for its trackers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +141,17 @@ def _tracked(store: Store, request: Request, pod: Pod) -> Iterator[None]:
     identity = task_hash(task)
     at = AtWork(index=asked.index, step=asked.step, id=identity)
     tracking = to_tell(load_run(store, asked.run).spec.tracking)
+    if not tracking.to:
+        log.info("no tracker is told: none is named, or tensorboard is not installed")
     telling = Telling(store.url, asked.run, tracking, log.warning)
     telling.look(at)
     try:
         yield
         telling.look(at.model_copy(update={"committed": True}))
-    finally:
-        telling.close()
+    except BaseException:
+        telling.close(LAST_SECONDS)
+        raise
+    telling.close()
 
 
 class Stopping:

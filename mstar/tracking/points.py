@@ -186,6 +186,8 @@ class Book:
             yield f"{phase}/mean_label", results["mean_label"]
         for key, value in (results.get("held_out") or {}).items() if "objective" in results else ():
             yield f"{phase}/held_out_{key}", value
+        for score in results.get("scores", ()):
+            yield f"benchmark/{phase}/{score['benchmark']}", score["accuracy"]
         yield from _speed("speed" if evolving else f"speed/{phase}", what, step)
 
 

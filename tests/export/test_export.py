@@ -159,6 +159,17 @@ def test_scores_of_benchmarks_stand_on_the_card_with_their_interval(store, targe
             read_benchmarks(wrong, "scores.json")
 
 
+def test_benchmarks_that_the_run_ended_with_are_the_policy_s_that_they_asked(
+    tmp_path, model, target
+):
+    store = make_store(tmp_path)
+    asked = {"benchmarks": {"path": "b", "names": ["mmstar"]}}
+    make_run(store, tmp_path, make_spec(evaluation=asked), model=model)
+    record = exported(store, target)
+    assert [(each["name"], each["value"]) for each in record["benchmarks"]] == [("mmstar", 0.5)]
+    assert exported(store, target.parent / "first", "warm-up")["benchmarks"] == []
+
+
 def test_a_checkpoint_without_them_takes_chat_template_and_generation_settings_from_its_base(
     tmp_path, model, target
 ):
