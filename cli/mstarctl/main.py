@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import analyse, benchmarks, comparing, data, recipes, stages, upkeep
+from mstarctl import (
+    analyse,
+    benchmarks,
+    comparing,
+    data,
+    export,
+    recipes,
+    stages,
+    tracking,
+    upkeep,
+)
 from mstarctl.options import (
     ContextOption,
     FreshOption,
@@ -284,6 +294,8 @@ app.command()(upkeep.gc)
 app.command()(recipes.recipes)
 app.command()(comparing.study)
 app.command("eval")(benchmarks.evaluate)
+app.command()(export.export)
+app.command()(tracking.track)
 
 
 @app.command(hidden=True)

@@ -24,8 +24,10 @@ from mstar.recipe import planned_names
 from mstar.storage import keys
 from mstar.storage.open import open_store
 from mstar.storage.store import Store
+from mstar.tracking.packages import to_tell
 from mstarctl import show
 from mstarctl.inputs import read_spec
+from mstarctl.tracking import telling
 
 if TYPE_CHECKING:
     from mstar.executors.k8s.api import Api
@@ -37,6 +39,7 @@ def run(file: Path, overrides: list[str], *, dry_run: bool, fresh: bool, as_json
     """Check, prepare and advance a run on this machine."""
     spec = read_spec(file, overrides, fresh=fresh, as_json=as_json)
     _check_packages(spec)
+    to_tell(spec.tracking)
     if dry_run:
         show.plan(spec, check(spec), as_json=as_json)
         return
@@ -84,6 +87,7 @@ def resume(
         target = cluster.Target(context=context, namespace=namespace)
         cluster.resume(store, name, target, wait=wait, as_json=as_json)
         return
+    to_tell(stored.spec.tracking)
     withdraw_cancel(store, name)
     advance(store, stored, as_json=as_json)
 
@@ -130,8 +134,11 @@ def advance(store: Store, run_: Run, *, as_json: bool) -> None:
     """Run to the end with progress on the terminal, then say how it ended."""
     executor = LocalExecutor()
     try:
-        with show.reporter(as_json=as_json) as reporter:
-            Controller(store, executor, run_, reporter).advance()
+        with (
+            show.reporter(as_json=as_json) as reporter,
+            telling(store, run_, reporter) as told,
+        ):
+            Controller(store, executor, run_, told).advance()
     except KeyboardInterrupt:
         typer.echo(
             f"\ninterrupted; go on with: mstarctl resume {run_.name} --store {store.url}", err=True

@@ -4,6 +4,7 @@ In reading order:
 
 - `phases`: data, prompts, warm-up, PRM, evaluation, limits
 - `evolving`: the axes of self-evolving, each its own key
+- `tracking`: who is told the curves
 - `spec`: the whole, and what contradicts across keys
 - `reading`: files, ``extends``, overrides, and one ``SpecError`` that names every mistake
 """
@@ -28,6 +29,7 @@ from mstar.config.reading import (
     spec_differences,
 )
 from mstar.config.spec import HOW, NAME, Paper, RunSpec
+from mstar.config.tracking import Tracker, Tracking
 
 __all__ = [
     "HOW",
@@ -43,6 +45,8 @@ __all__ = [
     "Prompts",
     "Rollout",
     "RunSpec",
+    "Tracker",
+    "Tracking",
     "Unlabeled",
     "WarmUp",
     "apply_override",

@@ -8,13 +8,14 @@ from pydantic import Field, field_validator, model_validator
 from mstar.cluster import Cluster, execution_of
 from mstar.config.evolving import Evolve
 from mstar.config.phases import Data, Evaluation, Limits, Prm, Prompts, WarmUp
+from mstar.config.tracking import Tracking
 from mstar.execution import Execution, refusal
 from mstar.storage.manifest import canonical_json, sha256
 from mstar.tasks import AnswerCheck, Record
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
-HOW = ("name", "store", "paper", "execution", "limits", "cluster")
+HOW = ("name", "store", "paper", "execution", "limits", "cluster", "tracking")
 """Keys that say where and how a run runs, or what it stands for, and do not decide what comes out."""
 
 
@@ -52,6 +53,7 @@ class RunSpec(Record):
     execution: Execution = Execution()
     limits: Limits = Limits()
     cluster: Cluster = Cluster()
+    tracking: Tracking = Tracking()
 
     @field_validator("name")
     @classmethod

@@ -4,8 +4,9 @@ None of them is an outcome: a damaged one is passed over, and all of them go whe
 knows what a checkpoint holds.
 """
 
+import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,10 @@ class Interim:
         self._store.put(self._key(name), manifest.to_bytes())
         self._good = [*(known for known in self._good if known != name), name][-KEPT:]
         clear_progress(self._store, self._identity, but=self._good)
+
+    def show(self, losses: Sequence[float]) -> None:
+        """Let whoever watches see the losses so far; what is shown goes when a checkpoint comes or the step is done."""
+        self._store.put(keys.live(self._identity), json.dumps(list(losses)).encode())
 
     def send_outcome(self, folder: Path) -> list[Part]:
         """Take away every file below ``folder`` into the attempt's own parts of the step, for another to commit."""

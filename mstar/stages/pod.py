@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mstar.errors import (
@@ -19,6 +21,7 @@ from mstar.errors import (
     StorageError,
     StoreRefused,
 )
+from mstar.history import load_run
 from mstar.logs import last_word
 from mstar.stages.context import Context, Gang, Tell
 from mstar.stages.run import (
@@ -37,10 +40,15 @@ from mstar.storage.open import open_store
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.tasks import GenerateTask, ScoreTask, task_hash
+from mstar.tracking.packages import to_tell
+from mstar.tracking.process import Telling
+from mstar.tracking.reading import AtWork
 
 log = logging.getLogger("mstar.stage")
 
 PROGRESS_SECONDS = 5.0
+LAST_SECONDS = 15.0
+"""A pod that is to go has no time to lose for its trackers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +122,36 @@ def serve(
         )
         # Training leaves a checkpoint; of the other stages a shard is the least that can be kept.
         stopping.at_once = task.stage != "train"
-        with plain_faults(scratch):
+        with plain_faults(scratch), _tracked(store, request, pod):
             if not isinstance(task, GenerateTask | ScoreTask):
                 return run_whole(task, context)
             shard = run_shard(task, context, pod.index, request.execution.shards)
             shards = _committed(store, request)
             return finish(task, context, shards) if shards else shard
+
+
+@contextmanager
+def _tracked(store: Store, request: Request, pod: Pod) -> Iterator[None]:
+    """Have the run's trackers told while the block works at a train or evaluate step, and of its commit."""
+    asked, task = request.asked, request.task
+    alone = pod.gang is None or pod.gang.rank == 0
+    if asked is None or not alone or task.stage not in {"train", "evaluate"}:
+        yield
+        return
+    identity = task_hash(task)
+    at = AtWork(index=asked.index, step=asked.step, id=identity)
+    tracking = to_tell(load_run(store, asked.run).spec.tracking)
+    if not tracking.to:
+        log.info("no tracker is told: none is named, or tensorboard is not installed")
+    telling = Telling(store.url, asked.run, tracking, log.warning)
+    telling.look(at)
+    try:
+        yield
+        telling.look(at.model_copy(update={"committed": True}))
+    except BaseException:
+        telling.close(LAST_SECONDS)
+        raise
+    telling.close()
 
 
 class Stopping:

@@ -53,13 +53,22 @@ PACKAGES = (
 )
 
 
+class ForRun(Record):
+    """Which run asked for a step, and as which of its steps."""
+
+    run: str
+    index: int
+    step: str
+
+
 class Request(Record):
-    """A task file: where, what, how, and under which attempt name."""
+    """A task file: where, what, how, and under which attempt name; ``asked`` says for which run, if for one."""
 
     store: str
     task: Task
     execution: Execution = Execution()
     attempt: str = "1"
+    asked: ForRun | None = None
 
 
 def parse_request(raw: object, source: str) -> Request:

@@ -9,6 +9,7 @@ steps/<task hash>/manifest.json        the commit: put once, never changed
 steps/<task hash>/attempt-<n>.<random>/<part>   what attempt n wrote; nobody else writes there
 steps/<task hash>/shards/<i>-of-<n>/manifest.json
 steps/<task hash>/progress/<k>-<n>.json  a checkpoint inside the step by attempt n; its parts in <k>-<n>.<random>/
+steps/<task hash>/progress/live/losses.json  the losses of a train step so far, for whoever watches
 runs/<name>/spec.json                  the resolved spec
 runs/<name>/history/0007-iter-02-train.json
 runs/<name>/lease/000001.json          one for each holder, the highest number holds
@@ -18,6 +19,8 @@ runs/<name>/how.json                   the parts of the spec that change no resu
 runs/<name>/place.json                 where it was last started: which cluster and namespace
 runs/<name>/jobs/<job>/request.json    what a Job in a cluster is asked to do; progress-<i>.json beside it
 runs/<name>/logs/0007-iter-02-train.<attempt>.log
+runs/<name>/tensorboard/events.out.tfevents.<step>.<first>-<last>  the run's curves, a share of a step's points each
+runs/<name>/tracking/<tracker>-<hash>.json  what another tracker has been told; lease/ beside it: by whom
 runs/<name>/analysis/<task hash>.json  a step that an analysis of the run rests on
 verdicts/<hash>.json                   what a judge said, by what it was asked
 """
@@ -92,6 +95,11 @@ def progress(identity: str) -> str:
     return f"steps/{identity}/progress"
 
 
+def live(identity: str) -> str:
+    """Key of the losses so far of a train step that is not finished; it goes with the checkpoints inside the step."""
+    return f"{progress(identity)}/live/losses.json"
+
+
 def content(kind: ArtifactKind, identity: str) -> str:
     """Folder of what one import of a data set or model writes, to which its writer gives a random ending."""
     return f"{artifact(kind, identity)}/files"
@@ -160,6 +168,16 @@ def place(name: str) -> str:
 def log(name: str, index: int, step: str, attempt_name: str) -> str:
     """Key of the log of one attempt at a run's step."""
     return f"runs/{name}/logs/{index:04d}-{step.replace('/', '-')}.{attempt_name}.log"
+
+
+def events(name: str) -> str:
+    """Folder of a run's TensorBoard event files."""
+    return f"runs/{name}/tensorboard"
+
+
+def tracking(name: str) -> str:
+    """Folder of what a run's other trackers have been told."""
+    return f"runs/{name}/tracking"
 
 
 def analyses(name: str) -> str:

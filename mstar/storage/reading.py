@@ -22,6 +22,7 @@ from mstar.storage.store import Store
 from mstar.tasks import Ref
 
 __all__ = [
+    "fetch",
     "file_digest",
     "materialise",
     "open_part",
@@ -93,7 +94,7 @@ def open_part(store: Store, part: Part, scratch: Path) -> Path:
     """A local file, to be read only, that is certain to hold ``part``: the store's own, or a copy below ``scratch``."""
     local = store.local_path(part.key)
     if local is None:
-        return _fetch(store, part, scratch / "parts" / part.sha256 / PurePosixPath(part.name).name)
+        return fetch(store, part, scratch / "parts" / part.sha256 / PurePosixPath(part.name).name)
     verify(local, part, store.url)
     return local
 
@@ -121,9 +122,9 @@ def materialise(store: Store, manifest: Manifest, prefix: str, scratch: Path) ->
     targets = [(part, copy / keys.checked(part.name)) for part in parts]
     for part, target in targets:
         if part.size >= LARGE:  # the store fetches several pieces of it at once
-            _fetch(store, part, target)
+            fetch(store, part, target)
     small = [(part, target) for part, target in targets if part.size < LARGE]
-    for _ in in_parallel(lambda each: _fetch(store, *each), small):
+    for _ in in_parallel(lambda each: fetch(store, *each), small):
         pass
     return copy / prefix
 
@@ -136,8 +137,8 @@ def verify(path: Path, part: Part, origin: str) -> None:
     _check(part, size, found, origin)
 
 
-def _fetch(store: Store, part: Part, target: Path) -> Path:
-    """``part`` at ``target``, downloaded unless it is there already and right."""
+def fetch(store: Store, part: Part, target: Path) -> Path:
+    """``part`` at ``target``, downloaded unless it is there already and right; else ``IntegrityError``."""
     if target.is_file():
         with suppress(IntegrityError):
             verify(target, part, store.url)

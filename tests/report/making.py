@@ -76,7 +76,9 @@ def make_store(folder: Path) -> Store:
     return FolderStore(folder / "store")
 
 
-def make_inputs(store: Store, folder: Path, *, image: bytes | None = None) -> Inputs:
+def make_inputs(
+    store: Store, folder: Path, *, image: bytes | None = None, model: Path | None = None
+) -> Inputs:
     """Questions with pictures, one of which would break a careless page."""
     files = {}
     for split, size in SIZES.items():
@@ -97,8 +99,8 @@ def make_inputs(store: Store, folder: Path, *, image: bytes | None = None) -> In
     config = folder / "config.json"
     config.write_text("{}")
     data = commit_dataset(store, files)
-    model = commit_model(store, {"config.json": config})
-    return Inputs(data=Ref.of(data), queries=SIZES, model=Ref.of(model), benchmarks=Ref.of(data))
+    base = commit_model(store, model or {"config.json": config})
+    return Inputs(data=Ref.of(data), queries=SIZES, model=Ref.of(base), benchmarks=Ref.of(data))
 
 
 def picture(index: int, size: tuple[int, int] = (12, 9), form: str = "PNG") -> bytes:
@@ -114,9 +116,13 @@ def make_run(
     *,
     until: int | None = None,
     image: bytes | None = None,
+    model: Path | None = None,
 ) -> Run:
-    """Commit the steps of ``spec``'s recipe, the first ``until`` of them, and the run's history."""
-    inputs = make_inputs(store, folder / "inputs", image=image)
+    """Commit the steps of ``spec``'s recipe, the first ``until`` of them, and the run's history.
+
+    ``model`` is a folder that the base and every checkpoint hold.
+    """
+    inputs = make_inputs(store, folder / "inputs", image=image, model=model)
     run = Run(spec=spec, inputs=inputs)
     store.create(keys.spec(run.name), run_bytes(run))
     program = recipe(spec, inputs)
@@ -124,7 +130,7 @@ def make_run(
     index = 0
     while step is not None and index != until:
         earlier = read_manifest(store, "step", task_hash(step.task))
-        manifest = earlier or commit_step(store, folder, step)
+        manifest = earlier or commit_step(store, folder, step, model)
         entry = Entry(
             index=index,
             name=step.name,
@@ -139,7 +145,7 @@ def make_run(
     return run
 
 
-def commit_step(store: Store, folder: Path, step: Step) -> Manifest:
+def commit_step(store: Store, folder: Path, step: Step, model: Path | None = None) -> Manifest:
     task = step.task
     identity = task_hash(task)
     store.create(keys.task(identity), json.dumps(task.model_dump(mode="json")).encode())
@@ -151,6 +157,8 @@ def commit_step(store: Store, folder: Path, step: Step) -> Manifest:
             results = _score(task, writer, scratch)
         elif isinstance(task, TrainTask):
             results = _train(task, writer)
+            if model:
+                writer.add_folder("model/", model)
         elif isinstance(task, BenchmarkTask):
             results = {"scores": [benchmark_score(name) for name in task.benchmarks]}
         else:
@@ -221,6 +229,7 @@ def _train(task: TrainTask, writer: ArtifactWriter) -> dict[str, Any]:
     losses = [1.0 / (step + 1) for step in range(5)]
     writer.add_bytes("losses.json", json.dumps(losses).encode())
     results: dict[str, Any] = {"objective": task.objective, "tokens": 100, "optimizer_steps": 5}
+    results["global_step"] = 10 if task.optimizer else 5
     if task.objective == "prm":
         results["held_out"] = {"steps": 7, "mse": 0.05, "mse_of_mean": 0.1, "auc": None}
     return results

@@ -115,6 +115,7 @@ class KubernetesExecutor:
             "task": job.task.model_dump(mode="json"),
             "execution": job.execution.model_dump(mode="json"),
             "attempt": job.attempt,
+            "asked": {"run": job.run, "index": job.index, "step": job.step},
         }
         self._store.put(request_key(self._place, job), json.dumps(request, indent=1).encode())
         try:

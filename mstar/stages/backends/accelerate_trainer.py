@@ -216,6 +216,7 @@ class AccelerateTrainer:
         losses: Losses,
     ) -> None:
         """Leave a checkpoint if one is due, and stop if that is. Every step before it is known to be finite."""
+        keeper.shown.look(losses.known)
         due = keeper.due()
         if due is Due.NOTHING:
             return

@@ -23,6 +23,7 @@ from mstar.errors import IntegrityError, ModelError, Preempted
 from mstar.stages.backends.checkpoint import TrainerState, check_convertible, read_state
 from mstar.stages.backends.ranks import everyones, firsts, highest, is_first, is_first_here, machine
 from mstar.stages.backends.session import Session
+from mstar.stages.backends.showing import Shown
 from mstar.stages.context import never
 from mstar.stages.interim import FAULTS, Interim
 from mstar.storage.manifest import Part
@@ -93,6 +94,7 @@ class Keeper:
     ) -> None:
         self._interim = interim
         self._seconds, self._stopping, self._clock = seconds, stopping, clock
+        self.shown = Shown(interim, clock)
         self._since = clock()
         self._flight: _Flight | None = None
         self._pool: ThreadPoolExecutor | None = None

@@ -70,6 +70,11 @@ class Losses:
             self._waiting.append(_Step(numbers=numbers, copied=None, batch=tuple(batch)))
             self._look(leave=0)
 
+    @property
+    def known(self) -> tuple[float, ...]:
+        """The losses that have arrived: nothing is waited for."""
+        return tuple(self._values)
+
     def all(self) -> tuple[float, ...]:
         """Every loss so far, waited for; ``Diverged`` if one is not finite."""
         self._look(leave=0)

@@ -1,0 +1,130 @@
+"""``mstarctl track``, and the telling of trackers beside a run on this machine."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mstar.errors import StorageError
+from mstarctl.options import Output, OutputOption, StoreOption
+
+if TYPE_CHECKING:
+    from mstar.controller.loop import Reporter
+    from mstar.controller.status import Status
+    from mstar.executors.base import Observation
+    from mstar.history import Entry, Run
+    from mstar.recipe import Step
+    from mstar.storage.manifest import Manifest
+    from mstar.storage.store import Store
+    from mstar.tracking.process import Telling
+
+INTERRUPTED = 130
+
+
+class To(StrEnum):
+    """What may be told."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
+def track(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")],
+    store: StoreOption = "runs",
+    to: Annotated[
+        list[To] | None, typer.Option("--to", help="Tracker to tell; else those of the spec.")
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Project or experiment; else the spec's.")
+    ] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Tell everything anew, elsewhere than here as a new run."),
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Tell trackers what they lack of a run's curves: also of one that was run without any."""
+    from mstar.config import Tracking
+    from mstar.history import load_run
+    from mstar.tracking.packages import to_tell
+    from mstar.tracking.process import Telling
+    from mstarctl import show, work
+
+    opened = work.existing_store(store)
+    spec = load_run(opened, name).spec
+    named = [each.value for each in to] if to else list(spec.tracking.to)
+    tracking = to_tell(Tracking.model_validate({"to": named, "project": project or spec.tracking.project}))  # fmt: skip
+    if not tracking.to:
+        raise typer.BadParameter("the run's spec names no tracker; say which with --to")
+    telling = Telling(opened.url, name, tracking, lambda _: None)
+    try:
+        with show.working(f"telling {', '.join(tracking.to)}", as_json=output is Output.JSON):
+            telling.look(again=again)
+            telling.close(None)
+    except KeyboardInterrupt:
+        telling.close(0)
+        typer.echo("\ninterrupted; the same command tells the rest", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if telling.failed:
+        said = "; ".join(f"{who}: {why}" for who, why in sorted(telling.failed.items()))
+        raise StorageError(f"not all was told. {said}. The same command tells what is lacking")
+    if output is Output.JSON:
+        typer.echo(json.dumps({"run": name, "told": telling.told}))
+        return
+    for tracker, points in telling.told.items():
+        typer.echo(f"{tracker}: {f'{points} points' if points else 'had everything'}")
+    if "tensorboard" in tracking.to:
+        typer.echo(f"look with: tensorboard --logdir {opened.url}/runs")
+
+
+@contextmanager
+def telling(store: "Store", run: "Run", reporter: "Reporter") -> Iterator["Reporter"]:
+    """The reporter, which also has the run's trackers told until the block ends."""
+    from mstar.tracking.packages import to_tell
+    from mstar.tracking.process import Telling
+
+    tracking = to_tell(run.spec.tracking)
+    if not tracking.to:
+        if run.spec.tracking.to:
+            text = "no curves are written: tensorboard is not installed; install mstar[train]"
+            typer.echo(text, err=True)
+        yield reporter
+        return
+    teller = Telling(
+        store.url, run.name, tracking, lambda text: typer.echo(f"mstarctl: {text}", err=True)
+    )
+    try:
+        yield Tracked(reporter, teller)
+    finally:
+        teller.close()
+
+
+class Tracked:
+    """A reporter that passes everything on, and says to the trackers' process when there is something to look at."""
+
+    def __init__(self, reporter: "Reporter", teller: "Telling") -> None:
+        self._reporter, self._teller = reporter, teller
+
+    def started(self, step: "Step", index: int, planned: int, attempt: int, reason: str) -> None:
+        from mstar.tasks import task_hash
+        from mstar.tracking.reading import AtWork
+
+        self._reporter.started(step, index, planned, attempt, reason)
+        if step.task.stage == "train":
+            self._teller.look(AtWork(index=index, step=step.name, id=task_hash(step.task)))
+
+    def progress(self, step: "Step", observation: "Observation") -> None:
+        self._reporter.progress(step, observation)
+
+    def finished(
+        self, step: "Step", index: int, planned: int, manifest: "Manifest", entry: "Entry"
+    ) -> None:
+        self._reporter.finished(step, index, planned, manifest, entry)
+        self._teller.look()
+
+    def told(self, status: "Status") -> None:
+        self._reporter.told(status)
