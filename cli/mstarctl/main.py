@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import MstarError
-from mstarctl import analyse, benchmarks, comparing, data, recipes, stages, upkeep
+from mstarctl import analyse, benchmarks, comparing, data, plan, recipes, stages, upkeep
 from mstarctl.options import (
     ContextOption,
     FreshOption,
@@ -287,6 +287,7 @@ def doctor(store: StoreOption = "runs", output: OutputOption = Output.TEXT) -> N
     raise typer.Exit(health.doctor(store, as_json=output is Output.JSON))
 
 
+app.command()(plan.plan)
 app.command()(upkeep.gc)
 app.command()(recipes.recipes)
 app.command()(comparing.study)

@@ -1,0 +1,379 @@
+"""A whole plan: facts and assumptions in, steps and totals and warnings out. Pure but for what ``known`` looks up."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mstar.cluster import Stage
+from mstar.config import RunSpec
+from mstar.errors import SpecError
+from mstar.estimate.assumptions import Assumption, Assumptions
+from mstar.estimate.bill import Bucket, Speeds, StageCost, StepCost, bucket, by_stage, step_cost
+from mstar.estimate.calibration import Calibration
+from mstar.estimate.folders import DataFacts
+from mstar.estimate.hardware import Gpu
+from mstar.estimate.layout import Layout, layouts, setup_of
+from mstar.estimate.memory import Verdict, advised, generating, scoring, together, verdict
+from mstar.estimate.models import ModelFacts
+from mstar.estimate.ranges import ZERO, Range
+from mstar.estimate.speed import (
+    Lengths,
+    Speed,
+    TrainSpeed,
+    assumed_speed,
+    assumed_training,
+)
+from mstar.estimate.work import Work, Workload, base_models
+from mstar.plan import Inputs
+from mstar.recipe import Done, Step, nothing_known, planned
+from mstar.tasks import Optimization
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a plan is made from. ``models`` has the policy's base, ``model``, and with a teacher ``teacher``.
+
+    ``images`` are the tokens that each model makes of the data's own images, where that can be told. ``price`` is of a
+    GPU-hour, ``quota`` in bytes.
+    """
+
+    spec: RunSpec
+    data: DataFacts
+    inputs: Inputs
+    models: Mapping[str, ModelFacts]
+    images: Mapping[str, Range]
+    gpu: Gpu
+    numbers: Assumptions
+    calibration: Calibration | None = None
+    local: bool = False
+    price: float | None = None
+    quota: float | None = None
+    known: Callable[[Step], Done | None] = nothing_known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What a run is expected to take. The last of ``stages`` is all of them."""
+
+    steps: tuple[StepCost, ...]
+    stages: tuple[StageCost, ...]
+    bucket: Bucket
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...]
+    assumptions: Mapping[str, Assumption]
+    layouts: Mapping[Stage, Layout]
+
+
+def make_plan(given: Given) -> RunPlan:
+    """The plan. Raises ``SpecError`` when something can neither be computed nor was measured."""
+    spec, numbers = given.spec, given.numbers
+    places = layouts(spec, local=given.local)
+    lengths = {key: _lengths(given, key) for key in given.models}
+    workload = Workload(
+        queries=given.data.queries,
+        numbers=numbers,
+        hinted=spec.prompts.hinted,
+        response_tokens=lambda most: _response(given, most),
+        models=base_models(given.inputs.model, given.inputs.teacher),
+    )
+    done: dict[str, Done] = {}
+
+    def known(step: Step) -> Done | None:
+        if found := given.known(step):
+            done[step.name] = found
+        return found
+
+    works = [
+        workload.of(step, done[step.name].results if step.name in done else None)
+        for step in planned(spec, given.inputs, known)
+    ]
+    speeds = _speeds(given, works, places, lengths)
+    steps = [
+        step_cost(work, places[_stage(work)], given.models, speeds, numbers) for work in works
+    ]
+    store = bucket(steps, _input_bytes(given))
+    verdicts = _verdicts(given, works, places, lengths)
+    warnings = [*_memory_warnings(verdicts), *_quota_warnings(store, given.quota)]
+    warnings += _idle_warnings(places, local=given.local)
+    return RunPlan(
+        steps=tuple(steps),
+        stages=tuple(by_stage(steps, given.price)),
+        bucket=store,
+        verdicts=tuple(verdicts),
+        warnings=tuple(warnings),
+        assumptions=numbers.asked,
+        layouts=places,
+    )
+
+
+def _stage(work: Work) -> Stage:
+    stages: dict[str, Stage] = {
+        "generate": "generate",
+        "score": "score",
+        "train": "train",
+        "evaluate": "evaluate",
+    }
+    return stages[work.stage]
+
+
+def _response(given: Given, most: int) -> Range:
+    """Tokens of a response that may have at most so many."""
+    measured = given.calibration
+    if measured and measured.generate and not measured.random:
+        grown = given.numbers["length_growth"] * measured.generate.response_tokens
+        return grown.least(float(most))
+    return (given.numbers["response_share"] * float(most)).least(float(most))
+
+
+def _lengths(given: Given, key: str) -> Lengths:
+    numbers, facts, measured = given.numbers, given.models[key], given.calibration
+    response = _response(given, given.spec.evolve.rollout.max_new_tokens)
+    if measured and key == "model":
+        image = Range.of(measured.image_tokens)
+        text = Range.of(max(0.0, measured.prompt_tokens - measured.image_tokens))
+        return Lengths(text=text, image=image, response=response)
+    image = given.images.get(key) or facts.image_tokens or numbers["image_tokens"]
+    return Lengths(text=_text(given), image=image, response=response)
+
+
+def _text(given: Given) -> Range:
+    """Tokens of a prompt without its image: from the data's own questions where they were looked at."""
+    questions = given.data.questions
+    if not questions:
+        return given.numbers["text_tokens"]
+    around = len(given.spec.prompts.query)
+    mean = sum(questions) / len(questions) + around
+    # A chat template puts some tokens around all of it.
+    return Range.of(mean) / given.numbers["characters_per_token"] + Range(5.0, 30.0)
+
+
+def _speeds(
+    given: Given,
+    works: list[Work],
+    places: Mapping[Stage, Layout],
+    lengths: Mapping[str, Lengths],
+) -> Speeds:
+    open_works = [work for work in works if not work.adopted]
+    sampling: dict[tuple[str, Stage], Speed] = {}
+    judging: dict[str, Speed] = {}
+    training: dict[tuple[str, Optimization], TrainSpeed] = {}
+    for work in open_works:
+        stage = _stage(work)
+        if work.prompts.high and (work.model, stage) not in sampling:
+            sampling[work.model, stage] = _sampling(given, work.model, places[stage], lengths)
+        if work.prm and work.prm not in judging:
+            judging[work.prm] = _judging(given, work.prm, places["score"], lengths)
+        if work.optimization and (work.model, work.optimization) not in training:
+            training[work.model, work.optimization] = _training(
+                given, work.model, work.optimization, places["train"], lengths
+            )
+    measured = given.calibration
+    rate = given.numbers["store_mb_per_s"] * 1e6 if not measured or not given.local else None
+    load = {
+        key: Range.of(measured.load_seconds) * given.numbers["measured_spread"]
+        if measured and (given.local or rate is None)
+        else _fetched(facts, rate)
+        for key, facts in given.models.items()
+    }
+    process = (
+        Range.of(measured.start_seconds) * given.numbers["measured_spread"]
+        if measured and given.local
+        else given.numbers["start_seconds"]
+    )
+    return Speeds(
+        sampling=sampling, judging=judging, training=training, process=process, load=load
+    )
+
+
+def _fetched(facts: ModelFacts, rate: Range | None) -> Range:
+    return Range.of(facts.file_bytes) / rate if rate else ZERO
+
+
+def _sampling(
+    given: Given, key: str, place: Layout, lengths: Mapping[str, Lengths]
+) -> Speed:
+    measured = given.calibration
+    if measured is None:
+        facts = given.models[key]
+        return assumed_speed(facts, given.gpu, place.execution, lengths[key], given.numbers)
+    if measured.generate is None:
+        raise _unmeasured(measured, "generate")
+    found, spread = measured.generate, _spread(given, key)
+    return Speed(
+        prompt=spread * found.prompt_seconds,
+        read=spread * (found.prompt_seconds / measured.prompt_tokens),
+        drawn=spread * found.token_seconds,
+    )
+
+
+def _judging(given: Given, key: str, place: Layout, lengths: Mapping[str, Lengths]) -> Speed:
+    measured = given.calibration
+    if measured is None or (measured.score is None and given.gpu.arithmetic):
+        facts = given.models[key]
+        return assumed_speed(facts, given.gpu, place.execution, lengths[key], given.numbers)
+    if measured.score is None:
+        raise _unmeasured(measured, "score")
+    found, spread = measured.score, _spread(given, key)
+    return Speed(
+        prompt=spread * found.prompt_seconds, read=spread * found.token_seconds, drawn=ZERO
+    )
+
+
+def _training(
+    given: Given,
+    key: str,
+    optimization: Optimization,
+    place: Layout,
+    lengths: Mapping[str, Lengths],
+) -> TrainSpeed:
+    measured = given.calibration
+    if measured is None or (measured.train is None and given.gpu.arithmetic):
+        setup = setup_of(place.execution, optimization)
+        return assumed_training(
+            given.models[key],
+            given.gpu,
+            optimization,
+            lengths[key],
+            given.numbers,
+            recomputed=setup.recomputed,
+            offloaded=setup.offload != "none",
+        )
+    if measured.train is None:
+        raise _unmeasured(measured, "train")
+    token = _spread(given, key) * measured.train.token_seconds
+    return TrainSpeed(prompt=token * lengths[key].prompt, token=token)
+
+
+def _spread(given: Given, key: str) -> Range:
+    """Around a measured second; of another model than the measured one, in proportion to its size."""
+    spread = given.numbers["measured_spread"]
+    if key == "model":
+        return spread
+    ratio = given.models[key].parameters / given.models["model"].parameters
+    return spread * given.numbers["size_scaling"] * ratio
+
+
+def _unmeasured(measured: Calibration, part: str) -> SpecError:
+    why = measured.left_out.get(part, "nothing to measure it on")
+    return SpecError(
+        f"the calibration on {measured.device.name} has no {part} ({why}), and nothing is known of that device: name a "
+        "GPU of that kind with --gpu, or change execution so that it fits and measure again"
+    )
+
+
+def _input_bytes(given: Given) -> Range:
+    models = sum(facts.file_bytes for facts in given.models.values())
+    if given.data.bytes is not None:
+        return Range.of(given.data.bytes + models)
+    queries = sum(given.data.queries.values())
+    return given.numbers["image_kb"] * (1e3 * queries) + models
+
+
+def _verdicts(
+    given: Given,
+    works: list[Work],
+    places: Mapping[Stage, Layout],
+    lengths: Mapping[str, Lengths],
+) -> list[Verdict]:
+    """Each kind of step against the memory of a GPU, once."""
+    gpu, numbers, models = given.gpu, given.numbers, given.models
+    on_gpu = given.calibration is None or given.calibration.device.kind == "cuda"
+    width = 2.0 if on_gpu else 4.0
+    most = given.spec.evolve.rollout.max_new_tokens
+    found: dict[tuple[object, ...], Verdict] = {}
+    for work in works:
+        stage = _stage(work)
+        place = places[stage]
+        key: tuple[object, ...] = (stage, work.model, work.prm, work.optimization)
+        if key in found or work.adopted:
+            continue
+        if work.optimization:
+            setup = setup_of(place.execution, work.optimization, place.parallel)
+            found[key] = advised(
+                models[work.model], setup, work.optimization, lengths[work.model], gpu, numbers
+            )
+            continue
+        needs = []
+        if work.prompts.high:
+            facts = models[work.model]
+            needs.append(generating(facts, place.execution, lengths[work.model], width, most))
+        if work.prm:
+            needs.append(scoring(models[work.prm], place.execution, lengths[work.prm], width))
+        if needs:
+            need = together(needs[0], needs[1]) if len(needs) == 2 else needs[0]
+            found[key] = _with_rows(given, work, place, lengths, verdict(need, gpu, numbers))
+    return list(found.values())
+
+
+def _with_rows(
+    given: Given,
+    work: Work,
+    place: Layout,
+    lengths: Mapping[str, Lengths],
+    found: Verdict,
+) -> Verdict:
+    """Which rows would fit, where sampling or scoring does not."""
+    if found.fits:
+        return found
+    weights = found.need.parts["weights"].high
+    rest = found.need.bytes.high - weights
+    left = found.room.low - weights
+    execution = place.execution
+    advice: tuple[str, ...] = ("take a larger GPU, or a smaller model",)
+    if left > 0 and rest > 0:
+        share = left / rest
+        said = []
+        if work.prompts.high and execution.engine == "transformers":
+            said.append(f"execution.sampling_rows={max(1, int(execution.sampling_rows * share))}")
+        if work.prm:
+            said.append(f"execution.scoring_rows={max(1, int(execution.scoring_rows * share))}")
+        advice = (", ".join(said),) if said and share * execution.scoring_rows >= 1 else advice
+    return Verdict(need=found.need, room=found.room, fits=found.fits, advice=advice)
+
+
+GIGA = 1e9
+
+
+def _memory_warnings(verdicts: list[Verdict]) -> list[str]:
+    said = []
+    for each in verdicts:
+        if each.fits:
+            continue
+        need, there = each.need.bytes, each.room
+        may = "cannot fit" if each.fits is False else "may not fit"
+        parts = ", ".join(
+            f"{name} {_gigabytes(part)}" for name, part in each.need.parts.items() if part.high
+        )
+        hint = f" What would fit: {'; or '.join(each.advice)}." if each.advice else ""
+        said.append(
+            f"{each.need.who} {may}: it needs {_gigabytes(need)} GB a GPU ({parts}), of which {_gigabytes(there)} GB "
+            f"are to be had.{hint}"
+        )
+    return said
+
+
+def _gigabytes(size: Range) -> str:
+    low, high = (f"{end / GIGA:.1f}" if end < 100 * GIGA else f"{end / GIGA:.0f}" for end in (size.low, size.high))
+    return low if low == high else f"{low} to {high}"
+
+
+def _quota_warnings(store: Bucket, quota: float | None) -> list[str]:
+    if quota is None or store.peak.high <= quota:
+        return []
+    may = "will" if store.peak.low > quota else "may"
+    after = "; even swept" if store.swept.low > quota else "; swept at the end"
+    return [
+        f"the store {may} need {_gigabytes(store.peak)} GB, above the quota of {quota / GIGA:.0f} GB{after} it holds "
+        f"{_gigabytes(store.swept)} GB (mstarctl gc --drop-trainer-state, once the run is finished)"
+    ]
+
+
+def _idle_warnings(places: Mapping[Stage, Layout], *, local: bool) -> list[str]:
+    """Places where the spec asks for more than is used, or leaves open what it asks for."""
+    said = []
+    unnamed = [stage for stage, place in places.items() if not place.named]
+    if unnamed and not local:
+        said.append(
+            f"cluster.stages names no GPU for {', '.join(unnamed)}: one for each pod (for train: for each rank) is counted"
+        )
+    return said
+
