@@ -124,11 +124,7 @@ def plan(
         data=data,
         inputs=inputs,
         models=models,
-        images={
-            key: size
-            for key, size in seen.items()
-            if size is not None and not said.says("image_tokens")
-        },
+        images={key: size for key, size in seen.items() if size is not None},
         gpu=device,
         numbers=said.numbers,
         calibration=said.calibration,
@@ -157,7 +153,6 @@ class _Said:
         self.source = ""
         self.gpu: Any = None
         self._gpu_source = ""
-        self._names: set[str] = set()
         self._price: Any = None
         self._quota: Any = None
         for each in given:
@@ -166,10 +161,6 @@ class _Said:
                 self._take({name.strip(): _yaml(value, f"--assume {each}")}, "--assume")
             else:
                 self._file(Path(each))
-
-    def says(self, name: str) -> bool:
-        """Whether an assumption was given."""
-        return name in self._names
 
     def _file(self, path: Path) -> None:
         from mstar.estimate.calibration import FORMAT, parse_calibration
@@ -196,7 +187,6 @@ class _Said:
             self.gpu, self._gpu_source = rest.pop("gpu"), source
         self._price = rest.pop("price", self._price)
         self._quota = rest.pop("quota", self._quota)
-        self._names |= rest.keys()
         self.numbers = self.numbers.said(rest, source)
 
     def device(self, spec: "RunSpec", named: str | None) -> "Gpu":

@@ -1,7 +1,7 @@
 """How a plan is printed: a table by stage, what it rests on, and what is wrong; or JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from rich.table import Table
 from mstar.estimate.bill import Bucket, StageCost, StepCost
 from mstar.estimate.planning import Given, RunPlan
 from mstar.estimate.ranges import ZERO, Range
-from mstar.report.scale import duration
 from mstarctl import show
 
 BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -36,6 +35,7 @@ def sources(given: Given, *, gpu_named: bool) -> list[Source]:
         option = "--parameters" if key == "model" else "--teacher-parameters"
         value = f"{facts.name}, {count(facts.parameters)} parameters"
         found.append(Source(what=key, value=value, source=facts.source, change=option))
+        found += _images(given, key)
     gpu, measured = given.gpu, given.calibration
     value = f"{gpu.name}, {gpu.memory / 1e9:.0f} GB"
     if gpu.arithmetic and measured is None:
@@ -54,12 +54,29 @@ def sources(given: Given, *, gpu_named: bool) -> list[Source]:
     return found
 
 
+def _images(given: Given, key: str) -> list[Source]:
+    """Where the number of tokens of an image is from, when it is no assumption of the table."""
+    what, change = f"{key}: tokens an image", "--assume image_tokens=…"
+    if given.numbers.is_said("image_tokens"):
+        return []
+    if given.calibration and key == "model":
+        value, source = Range.of(given.calibration.image_tokens), "measured"
+    elif key in given.images:
+        value, source = given.images[key], "the sizes of the first images"
+    elif found := given.models[key].image_tokens:
+        value, source = found, given.models[key].source
+    else:
+        return []
+    return [Source(what=what, value=plain(value), source=source, change=change)]
+
+
 def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool) -> None:
     """Tables for people: the plan, its warnings, and everything that it rests on."""
     where = "on this machine" if given.local else "in a cluster"
     out = show.output
     out.print(f"[bold]{given.spec.name}[/] {where}: least to most of each", soft_wrap=True)
     out.print(_table(plan, priced=given.price is not None))
+    out.print(_about(plan.stages[-1]), soft_wrap=True)
     if steps:
         out.print(_step_table(plan.steps))
     for line in _store_lines(plan.bucket, given.quota):
@@ -90,16 +107,24 @@ def _table(plan: RunPlan, *, priced: bool) -> Table:
     table.add_column("stage")
     heads = ["steps", "rows", "tokens", "GPU-hours", "wall time", "stored", *(["cost"] if priced else [])]
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for stage in plan.stages:
         table.add_row(*_cells(stage, priced=priced), style="bold" if stage.name == "all" else None)
     return table
 
 
+def _about(whole: StageCost) -> str:
+    """The middle of the ranges of a whole run."""
+    said = [f"{_number(whole.gpu_hours.middle)} GPU-hours", f"{_time(whole.wall.middle)} of time"]
+    if whole.cost is not None:
+        said.append(f"a cost of {_number(whole.cost.middle)}")
+    return f"in the middle of it all: {', '.join(said)}"
+
+
 def _cells(stage: StageCost, *, priced: bool) -> list[str]:
     steps = f"{stage.steps}"
     if stage.adopted:
-        steps += f" ({stage.adopted} are there already)"
+        steps += f" ({stage.adopted} there)"
     cost = [plain(stage.cost)] if priced and stage.cost is not None else []
     return [
         stage.name, steps, counted(stage.rows), counted(stage.tokens), plain(stage.gpu_hours),
@@ -203,20 +228,31 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _joined(value: Range, form: Any) -> str:
+def _joined(value: Range, form: Callable[[float], str]) -> str:
     low, high = form(value.low), form(value.high)
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    unit = high.lstrip("0123456789.,")
+    if unit and " " not in unit.strip() and low.endswith(unit) and low.count(" ") == high.count(" ") <= 1:
+        low = low.removesuffix(unit)
+    return f"{low}–{high}"
 
 
 def _number(value: float) -> str:
     if value == 0:
         return "0"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _time(value: float) -> str:
     days, rest = divmod(value, 86_400)
-    return f"{int(days)} d {rest / 3600:.0f} h" if days else duration(value).replace("\u202f", " ")
+    if days:
+        return f"{int(days)} d {int(rest / 3600)} h"
+    hours, rest = divmod(rest, 3600)
+    if hours:
+        return f"{int(hours)} h {int(rest / 60)} m"
+    minutes, seconds = divmod(rest, 60)
+    return f"{int(minutes)} m {int(seconds)} s" if minutes else f"{seconds:.2g} s"
 
 
 def _bytes(value: float) -> str:

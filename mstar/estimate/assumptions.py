@@ -127,6 +127,10 @@ class Assumptions(Mapping[str, Range]):
     def __len__(self) -> int:
         return len(self._known)
 
+    def is_said(self, name: str) -> bool:
+        """Whether somebody gave or found the number, so that it is no default."""
+        return self._known[name].source != DEFAULT
+
     @property
     def asked(self) -> dict[str, Assumption]:
         """What has been asked for so far, in the order of the table."""

@@ -69,22 +69,23 @@ def step_cost(
     models: Mapping[str, ModelFacts],
     speeds: Speeds,
     numbers: Assumptions,
+    *,
+    first: bool = False,
 ) -> StepCost:
-    """What one step takes. A committed one takes nothing."""
+    """What one step takes. A committed one takes nothing; the ``first`` to be made here starts the process."""
     if work.adopted:
         return StepCost(work=work, device=ZERO, held=ZERO, wall=ZERO)
     device = _device_seconds(work, speeds)
     hosts = max(1, layout.parallel)
-    ranks = layout.together
-    if work.optimization:
-        ranks = setup_of(layout.execution, work.optimization, layout.parallel).ranks
+    ranks = layout.working
     beside = work.checked / (numbers["checked_per_s"] * float(hosts))
     kept, state = stored_bytes(work, layout, models, numbers)
     start = speeds.load.get(work.model, ZERO)
     if work.prm:
         start += speeds.load.get(work.prm, ZERO)
-    if layout.pods:
+    if layout.pods or first:
         start += speeds.process
+    if layout.pods:
         beside += (kept if work.optimization else ZERO) / (numbers["store_mb_per_s"] * MEGA)
     wall = device / float(ranks) + beside + start * float(max(1, layout.waves))
     # A pod holds its GPUs from its start to its end, whatever of it is at work.

@@ -11,7 +11,7 @@ from mstar.execution import Execution
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One stage: ``pods`` start for a step, ``parallel`` of them at a time, each with ``devices`` and all of them at work.
+    """One stage: ``pods`` start for a step, ``parallel`` of them at a time, each with ``devices``, ``used`` of which work.
 
     On one machine ``pods`` is 0: one process takes step after step. ``named`` says whether the spec names the devices.
     """
@@ -20,12 +20,18 @@ class Layout:
     pods: int
     parallel: int
     devices: int
+    used: int
     named: bool = True
 
     @property
     def together(self) -> int:
-        """Devices at work at one time."""
+        """Devices that are held at one time."""
         return self.parallel * self.devices
+
+    @property
+    def working(self) -> int:
+        """Devices that are at work at one time."""
+        return self.parallel * self.used
 
     @property
     def waves(self) -> int:
@@ -42,7 +48,7 @@ def _layout(spec: RunSpec, stage: Stage, *, local: bool) -> Layout:
     if local:
         execution = spec.execution
         ranks = execution.deepspeed.processes if stage == "train" and execution.deepspeed else 1
-        return Layout(execution=execution, pods=0, parallel=1, devices=ranks)
+        return Layout(execution=execution, pods=0, parallel=1, devices=ranks, used=ranks)
     pod = spec.cluster.pod(stage)
     execution = execution_of(spec.execution, pod)
     held = pod.resources.gpus
@@ -51,12 +57,26 @@ def _layout(spec: RunSpec, stage: Stage, *, local: bool) -> Layout:
         ranks = execution.deepspeed.processes if execution.deepspeed else 1
         # Ranks decide what trains; GPUs that a pod holds beyond them are paid for all the same.
         return Layout(
-            execution=execution, pods=nodes, parallel=nodes, devices=max(held, ranks), named=held > 0
+            execution=execution,
+            pods=nodes,
+            parallel=nodes,
+            devices=max(held, ranks),
+            used=ranks,
+            named=held > 0,
         )
     pods = execution.shards if stage in {"generate", "score"} else 1
     parallel = min(pods, pod.parallelism or pods)
+    devices = max(1, held)
+    # vLLM takes every GPU of its pod; transformers and the scorer take one.
+    sampling = stage in {"generate", "evaluate"}
+    used = devices if sampling and execution.engine == "vllm" else 1
     return Layout(
-        execution=execution, pods=pods, parallel=parallel, devices=max(1, held), named=held > 0
+        execution=execution,
+        pods=pods,
+        parallel=parallel,
+        devices=devices,
+        used=used,
+        named=held > 0,
     )
 
 

@@ -87,8 +87,12 @@ def make_plan(given: Given) -> RunPlan:
         for step in planned(spec, given.inputs, known)
     ]
     speeds = _speeds(given, works, places, lengths)
+    first = next((work for work in works if not work.adopted), None)
     steps = [
-        step_cost(work, places[_stage(work)], given.models, speeds, numbers) for work in works
+        step_cost(
+            work, places[_stage(work)], given.models, speeds, numbers, first=work is first
+        )
+        for work in works
     ]
     store = bucket(steps, _input_bytes(given))
     verdicts = _verdicts(given, works, places, lengths)
@@ -127,11 +131,12 @@ def _response(given: Given, most: int) -> Range:
 def _lengths(given: Given, key: str) -> Lengths:
     numbers, facts, measured = given.numbers, given.models[key], given.calibration
     response = _response(given, given.spec.evolve.rollout.max_new_tokens)
-    if measured and key == "model":
+    if measured and key == "model" and not numbers.is_said("image_tokens"):
         image = Range.of(measured.image_tokens)
         text = Range.of(max(0.0, measured.prompt_tokens - measured.image_tokens))
         return Lengths(text=text, image=image, response=response)
-    image = given.images.get(key) or facts.image_tokens or numbers["image_tokens"]
+    known = None if numbers.is_said("image_tokens") else given.images.get(key) or facts.image_tokens
+    image = known or numbers["image_tokens"]
     return Lengths(text=_text(given), image=image, response=response)
 
 
@@ -166,26 +171,21 @@ def _speeds(
             training[work.model, work.optimization] = _training(
                 given, work.model, work.optimization, places["train"], lengths
             )
-    measured = given.calibration
-    rate = given.numbers["store_mb_per_s"] * 1e6 if not measured or not given.local else None
-    load = {
-        key: Range.of(measured.load_seconds) * given.numbers["measured_spread"]
-        if measured and (given.local or rate is None)
-        else _fetched(facts, rate)
-        for key, facts in given.models.items()
-    }
-    process = (
-        Range.of(measured.start_seconds) * given.numbers["measured_spread"]
-        if measured and given.local
-        else given.numbers["start_seconds"]
-    )
+    process, load = _starting(given)
     return Speeds(
         sampling=sampling, judging=judging, training=training, process=process, load=load
     )
 
 
-def _fetched(facts: ModelFacts, rate: Range | None) -> Range:
-    return Range.of(facts.file_bytes) / rate if rate else ZERO
+def _starting(given: Given) -> tuple[Range, dict[str, Range]]:
+    """Seconds of a process's start, and of each model's loading: measured here, else fetched from the store."""
+    measured, numbers = given.calibration, given.numbers
+    if measured and given.local:
+        process = numbers["measured_spread"] * measured.start_seconds
+        return process, {key: _spread(given, key) * measured.load_seconds for key in given.models}
+    rate = numbers["store_mb_per_s"] * 1e6
+    load = {key: Range.of(facts.file_bytes) / rate for key, facts in given.models.items()}
+    return numbers["start_seconds"], load
 
 
 def _sampling(
@@ -301,7 +301,7 @@ def _verdicts(
         if needs:
             need = together(needs[0], needs[1]) if len(needs) == 2 else needs[0]
             found[key] = _with_rows(given, work, place, lengths, verdict(need, gpu, numbers))
-    return list(found.values())
+    return list({(each.need.who, each.need.bytes): each for each in found.values()}.values())
 
 
 def _with_rows(
@@ -375,5 +375,11 @@ def _idle_warnings(places: Mapping[Stage, Layout], *, local: bool) -> list[str]:
         said.append(
             f"cluster.stages names no GPU for {', '.join(unnamed)}: one for each pod (for train: for each rank) is counted"
         )
+    for stage, place in places.items():
+        if place.devices > place.used:
+            said.append(
+                f"each pod of {stage} holds {place.devices} GPUs, of which {place.used} "
+                f"work{'s' if place.used == 1 else ''}: all are paid for"
+            )
     return said
 
