@@ -53,7 +53,7 @@ setup: ## Install what the tests and checks need into .venv
 	@sh tools/setup.sh test
 
 lock: setup ## Resolve the locks again, keeping versions that still fit (ARGS=--upgrade takes new ones)
-	$(LOCK) pyproject.toml --extra demo --extra deepspeed --group dev --output-file requirements/test.txt
+	$(LOCK) pyproject.toml --extra demo --extra deepspeed --extra answers --group dev --output-file requirements/test.txt
 	$(LOCK) pyproject.toml --extra demo --constraints requirements/test.txt --output-file requirements/demo.txt
 	$(LOCK) pyproject.toml --constraints requirements/test.txt --output-file requirements/cli.txt
 	@sh images/lock.sh

@@ -67,6 +67,7 @@ def rows() -> list[tuple[str, str, str, str]]:
             "at least 20,000",
         ),
     ]
+    found += _answers()
     for name, (small, large) in core["selection"].items():
         memory = (
             f"peak memory {large['peak_rise_mib']:.1f} MiB above that of {small['responses']:,}"
@@ -82,6 +83,7 @@ def rows() -> list[tuple[str, str, str, str]]:
     found.append(
         ("`mstarctl --help`", f"{ours:.2f} s", f"Python alone: {bare:.2f} s", "at most 0.3 s")
     )
+    found += _import()
     found += _cluster()
     found += _controller()
     found += _storage()
@@ -96,6 +98,43 @@ def rows() -> list[tuple[str, str, str, str]]:
             )
         )
     return found
+
+
+def _answers() -> list[tuple[str, str, str, str]]:
+    result = run("bench.answers")
+    hanging = result["hanging"]
+    found = [
+        (
+            f"checking answers, math-verify last, {mixed['share_of_expressions']:.0%} expressions, workers: "
+            + str(mixed["workers"]),
+            f"{mixed['answers_per_second']:,} answers/s",
+            f"{mixed['asked']:,} questions asked, {mixed['ms_a_question']:.0f} ms each",
+            "",
+        )
+        for mixed in result["throughput"]
+    ]
+    return [
+        *found,
+        (
+            f"a hanging answer, deadline {hanging['timeout']:g} s",
+            f"undecided after {hanging['until_undecided']:.2f} s",
+            f"the next answer, from a new worker: {hanging['next_answer_from_a_new_worker']:.1f} s",
+            "the deadline and 0.5 s",
+        ),
+    ]
+
+
+def _import() -> list[tuple[str, str, str, str]]:
+    found = run("bench.data_import")
+    rows = f"{found['rows']:,} rows shaped like MathV360K's, {found['images']:,} images"
+    return [
+        (
+            f"importing {rows}, {found['workers']} processes, against decoding each once and writing it",
+            f"× {found['share_of_bare']}",
+            f"{found['seconds']:.0f} s, bare {found['bare_seconds']:.0f} s; peak {found['peak_mib']:.0f} MiB",
+            "the speed of decoding",
+        )
+    ]
 
 
 def _cluster() -> list[tuple[str, str, str, str]]:

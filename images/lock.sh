@@ -16,8 +16,8 @@ same="--constraints requirements/test.txt"
 init=images/base/init.in
 compile images/base/tools.txt $same images/base/tools.in
 compile images/controller/requirements.txt $same pyproject.toml $init
-compile images/scorer/requirements.txt $same pyproject.toml $init --extra train
-compile images/evaluator/requirements.txt $same pyproject.toml $init --extra train
+compile images/scorer/requirements.txt $same pyproject.toml $init --extra train --extra answers
+compile images/evaluator/requirements.txt $same pyproject.toml $init --extra train --extra answers
 compile images/trainer/requirements.txt $same pyproject.toml $init images/trainer/build.in \
     --extra train --extra deepspeed
 for variant in cpu gpu; do
@@ -25,5 +25,5 @@ for variant in cpu gpu; do
     out=images/generator/requirements-$variant.txt
     [ -f "$out" ] || cp images/scorer/requirements.txt "$out"
     compile "$out" --override images/generator/overrides.txt pyproject.toml $init \
-        "images/generator/engine-$variant.in" --extra train
+        "images/generator/engine-$variant.in" --extra train --extra answers
 done

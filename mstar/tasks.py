@@ -5,9 +5,19 @@ sizes, shards, threads, devices, engine) is an ``Execution`` and no part of the 
 store has committed is adopted and not run again.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from mstar.core.rules import find_rule, rules
 from mstar.storage.manifest import ArtifactKind, Manifest, canonical_json, sha256
@@ -27,6 +37,15 @@ def _is_none(value: object) -> bool:
 def _is_false(value: object) -> bool:
     """The same for a field that is true or false."""
     return value is False
+
+
+TIMEOUT = 5.0
+"""Seconds that one answer is thought about."""
+
+
+def _is_usual_timeout(value: object) -> bool:
+    """The same for the seconds an answer is checked for."""
+    return value == TIMEOUT
 
 
 class Ref(Record):
@@ -179,9 +198,17 @@ class Label(Record):
 
 
 class AnswerCheck(Record):
-    """When two answers are the same beyond their text: numbers within a relative tolerance (0 is exact)."""
+    """When two answers are the same beyond their text: numbers within a relative tolerance (0 is exact).
+
+    ``decimals``: or when both, rounded to so many places, are equal. ``math_verify``: what the typed checks leave open
+    is asked of the package math-verify, ``timeout`` seconds an answer; what it has not decided by then is counted apart
+    from wrong.
+    """
 
     relative_tolerance: float = Field(0.0, ge=0, lt=1)
+    decimals: int | None = Field(None, ge=0, le=12, exclude_if=_is_none)
+    math_verify: bool = Field(default=False, exclude_if=_is_false)
+    timeout: float = Field(TIMEOUT, gt=0, le=600, exclude_if=_is_usual_timeout)
 
 
 class ScoreTask(AnyTask):
@@ -305,7 +332,34 @@ class EvaluateTask(AnyTask):
     seed: int
 
 
-Task = Annotated[GenerateTask | ScoreTask | TrainTask | EvaluateTask, Field(discriminator="stage")]
+class BenchmarkTask(AnyTask):
+    """Ask a policy public benchmarks' questions, greedily, and score it by their official rules.
+
+    ``data`` holds each benchmark's published files under ``<set>/``. ``prompt`` None asks as the official tools do.
+    """
+
+    stage: Literal["evaluate"] = "evaluate"
+    data: Ref
+    benchmarks: tuple[str, ...] = Field(min_length=1)
+    model: Ref
+    prompt: Prompt | None = None
+    max_new_tokens: int = Field(1024, ge=1)
+
+
+def _kind(task: object) -> object:
+    """Which record a task is: its stage, and for the two that evaluate what they ask."""
+    fields = task if isinstance(task, Mapping) else vars(task)
+    return "benchmarks" if "benchmarks" in fields else fields.get("stage")
+
+
+Task = Annotated[
+    Annotated[GenerateTask, Tag("generate")]
+    | Annotated[ScoreTask, Tag("score")]
+    | Annotated[TrainTask, Tag("train")]
+    | Annotated[EvaluateTask, Tag("evaluate")]
+    | Annotated[BenchmarkTask, Tag("benchmarks")],
+    Discriminator(_kind),
+]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
 
 

@@ -1,25 +1,47 @@
 """Is the answer right? Typed checks in exact arithmetic (paper, section 3.1: exact match with the ground truth).
 
 Two answers are equal when ``canonical_answer`` gives both the same text. It tries, in this order: the letter of an
-option or an option's text, a number (integer, decimal, percent, fraction, mixed number), and normalised text, which is
-also how yes and no compare. No function here raises on, or is slow for, any text whatever.
+option or an option's text, a number (integer, decimal, percent, fraction, mixed number), a list, set or interval of
+such (``several``), and normalised text, which is also how yes and no compare. No function here raises on, or is slow
+for, any text whatever. What these checks cannot decide, ``open_pairs`` names for a check that knows algebra.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
 from mstar.core.numerals import parse_number
 from mstar.core.records import Grade, Query
+from mstar.core.several import Brackets, endless, parse_several
 
 LONGEST = 1000
 """Characters of an answer that are read as LaTeX and normalised; of a longer one only case and spaces are."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-Value = Fraction | str
+DEEPEST = 3
+"""Lists may hold lists so deep; what is deeper is text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Several:
+    """The values of a list, set or interval; a set's are in one order and without repeats.
+
+    ``texts`` are the items as they were written, in the order of ``items``.
+    """
+
+    brackets: Brackets
+    variable: str
+    items: tuple["Value", ...]
+    texts: tuple[str, ...] = field(compare=False)
+
+
+Value = Fraction | str | Several
+Pairs = tuple[tuple[str, str], ...]
+"""Texts of predicted and true expressions."""
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -76,37 +98,69 @@ def extract_answer(text: str) -> str | None:
 
 
 def check_answer(
-    predicted: str, answer: str, options: Sequence[str] = (), relative_tolerance: float = 0.0
+    predicted: str,
+    answer: str,
+    options: Sequence[str] = (),
+    relative_tolerance: float = 0.0,
+    decimals: int | None = None,
 ) -> bool:
     """Whether ``predicted`` says the same as the true ``answer``.
 
     With ``options``, either may be a letter or an option's text. ``relative_tolerance``, a share of the true answer,
-    counts between numbers only, and between options only where it leaves no choice: a prediction that is an option is
-    that option, however close another lies. At 0 this is ``canonical_answer(predicted) == canonical_answer(answer)``.
+    and ``decimals``, the places that both are rounded to, count between numbers only, and between options only where
+    they leave no choice: a prediction that is an option is that option, however close another lies. At 0 and None this
+    is ``canonical_answer(predicted) == canonical_answer(answer)``.
     """
     mine, true = _value(predicted, options), _true_value(answer, tuple(options))
     if mine == true:
         return True
-    if not relative_tolerance or isinstance(mine, str) or isinstance(true, str):
+    if not relative_tolerance and decimals is None:
         return False
     if not options:
-        return _close(mine, true, relative_tolerance)
+        return _near(mine, true, relative_tolerance, decimals)
     values = _option_values(tuple(options))
-    near = {v for v in values if isinstance(v, Fraction) and _close(mine, v, relative_tolerance)}
+    near = {v for v in values if _near(mine, v, relative_tolerance, decimals)}
     return mine not in values and near == {true}
+
+
+def open_pairs(
+    predicted: str,
+    answer: str,
+    options: Sequence[str] = (),
+    relative_tolerance: float = 0.0,
+    decimals: int | None = None,
+) -> Pairs:
+    """What is left to ask of two answers that ``check_answer`` finds different: expressions that must all be equal.
+
+    Empty where these checks are the last word: between two numbers, where the prediction is another option, and
+    between lists of different shape or with items that differ for certain. Lists are compared item by item.
+    """
+    true = _true_value(answer, tuple(options))
+    mine, shown = _value(predicted, options), _plain(answer)
+    if options:
+        values = _option_values(tuple(options))
+        if mine in values or true not in values:
+            return ()
+        shown = _plain(options[values.index(true)])
+
+    def same(one: Value, other: Value) -> bool:
+        return _near(one, other, relative_tolerance, decimals)
+
+    return _pairs((mine, _plain(predicted)), (true, shown), same) or ()
 
 
 def canonical_answer(answer: str, options: Sequence[str] = ()) -> str:
     """The one text of all answers equal to this one: what votes are counted under."""
-    value = _value(answer, options)
-    return f"text:{value}" if isinstance(value, str) else f"number:{value}"
+    return _canonical(_value(answer, options))
 
 
-def grade(text: str, query: Query, relative_tolerance: float = 0.0) -> Grade:
+def grade(
+    text: str, query: Query, relative_tolerance: float = 0.0, decimals: int | None = None
+) -> Grade:
     """The final answer of a response to ``query``, and whether it is right."""
     answer = extract_answer(text)
     correct = answer is not None and check_answer(
-        answer, query.answer, query.options, relative_tolerance
+        answer, query.answer, query.options, relative_tolerance, decimals
     )
     return Grade(answer=answer, correct=correct)
 
@@ -178,14 +232,44 @@ def _option_values(options: tuple[str, ...]) -> tuple[Value, ...]:
     return tuple(_read(_plain(option)) for option in options)
 
 
-def _read(plain: str) -> Value:
+def _read(plain: str, depth: int = 0) -> Value:
     number = parse_number(plain)
     if number is not None:
         return number
-    if len(plain) <= LONGEST and not plain.isascii():
-        # Not NFKC, which makes 52 of 5²; and bounded, because normalising can take quadratic time.
-        plain = unicodedata.normalize("NFC", plain)
+    if len(plain) <= LONGEST:
+        if depth < DEEPEST and (several := _several(plain, depth)) is not None:
+            return several
+        if (infinite := endless(plain)) is not None:
+            return infinite
+        if not plain.isascii():
+            # Not NFKC, which makes 52 of 5²; and bounded, because normalising can take quadratic time.
+            plain = unicodedata.normalize("NFC", plain)
     return _COMMA.sub(", ", plain.casefold()) if "," in plain else plain.casefold()
+
+
+def _several(plain: str, depth: int) -> Several | None:
+    written = parse_several(plain)
+    if written is None:
+        return None
+    pairs = [(_read(_plain(text), depth + 1), text) for text in written.items]
+    if written.brackets == ("{", "}"):
+        distinct = {_canonical(value): (value, text) for value, text in reversed(pairs)}
+        pairs = [distinct[name] for name in sorted(distinct)]
+    return Several(
+        brackets=written.brackets,
+        variable=written.variable,
+        items=tuple(value for value, _ in pairs),
+        texts=tuple(text for _, text in pairs),
+    )
+
+
+def _canonical(value: Value) -> str:
+    if isinstance(value, str):
+        return f"text:{value}"
+    if isinstance(value, Fraction):
+        return f"number:{value}"
+    inner = [_canonical(item) for item in value.items]
+    return f"several:{value.variable}{''.join(value.brackets)}{inner}"
 
 
 def _plain(answer: str) -> str:
@@ -211,6 +295,66 @@ def _without_latex(plain: str) -> str:
     return " ".join(_SPACING.sub(" ", plain).split()).rstrip(". ")
 
 
-def _close(mine: Fraction, true: Fraction, tolerance: float) -> bool:
-    # Through its text: 0.03 means three hundredths, of which the float falls short.
-    return abs(mine - true) <= Fraction(str(tolerance)) * abs(true)
+def _near(mine: Value, true: Value, tolerance: float, decimals: int | None) -> bool:
+    """Whether two values are equal up to how far numbers may be apart; so are lists whose items are, each with its."""
+    if mine == true:
+        return True
+    if isinstance(mine, Fraction) and isinstance(true, Fraction):
+        if decimals is not None and round(mine, decimals) == round(true, decimals):
+            return True
+        # Through its text: 0.03 means three hundredths, of which the float falls short.
+        return abs(mine - true) <= Fraction(str(tolerance)) * abs(true)
+    if isinstance(mine, Several) and isinstance(true, Several) and _alike(mine, true):
+        return all(
+            _near(one, other, tolerance, decimals)
+            for one, other in zip(mine.items, true.items, strict=True)
+        )
+    return False
+
+
+def _alike(mine: Several, true: Several) -> bool:
+    shapes = [(several.brackets, several.variable, len(several.items)) for several in (mine, true)]
+    return shapes[0] == shapes[1]
+
+
+def _pairs(
+    mine: tuple[Value, str], true: tuple[Value, str], same: Callable[[Value, Value], bool]
+) -> Pairs | None:
+    """The expressions that must be equal for these to be; None when they are not, whatever expressions say."""
+    left, right = mine[0], true[0]
+    if same(left, right):
+        return ()
+    if isinstance(left, Several) and isinstance(right, Several):
+        return _item_pairs(mine, true, same)
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return None
+    for one, other in ((left, right), (right, left)):
+        # Of a list and an expression only these two can be the same: "1, -1" and "\\pm 1".
+        if isinstance(one, Several) and not (
+            isinstance(other, str) and r"\pm" in other and one.brackets in {("", ""), ("{", "}")}
+        ):
+            return None
+    return ((mine[1], true[1]),)
+
+
+def _item_pairs(
+    mine: tuple[Value, str], true: tuple[Value, str], same: Callable[[Value, Value], bool]
+) -> Pairs | None:
+    left, right = mine[0], true[0]
+    assert isinstance(left, Several)
+    assert isinstance(right, Several)
+    if not _alike(left, right):
+        return None
+    ours, theirs = (list(zip(s.items, map(_plain, s.texts), strict=True)) for s in (left, right))
+    if left.brackets == ("{", "}"):
+        common = set(left.items) & set(right.items)
+        ours, theirs = ([i for i in items if i[0] not in common] for items in (ours, theirs))
+        if len(ours) != 1:  # which goes with which, only the algebra can say
+            return ((mine[1], true[1]),)
+    found: list[tuple[str, str]] = []
+    for one, other in zip(ours, theirs, strict=True):
+        pairs = _pairs(one, other, same)
+        if pairs is None:
+            return None
+        found += pairs
+    return tuple(found)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from mstar.core.answers import canonical_answer
 from mstar.core.records import Scored
-from mstar.core.voting import weighted_vote
+from mstar.core.voting import Namer, weighted_vote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,22 +21,24 @@ class Voted:
     responses: tuple[Scored, ...]
 
 
-def vote_label(scored: Sequence[Scored], options: Sequence[str] = ()) -> Voted:
-    """One query's pseudo-label, and its responses graded by whether they agree with it.
+def vote_label(
+    scored: Sequence[Scored], options: Sequence[str] = (), name: Namer = canonical_answer
+) -> Voted:
+    """One query's pseudo-label, and its responses graded by whether they agree with it: have the same ``name``.
 
     Only responses with step scores vote, and only they can agree: one without any token has no step to judge. Raises
     ``ValueError`` when a step score is not finite.
     """
     judged = [item for item in scored if item.step_scores]
-    winner = weighted_vote(judged, options) if judged else None
+    winner = weighted_vote(judged, options, name) if judged else None
     label = winner.grade.answer if winner else None
-    wanted = None if label is None else canonical_answer(label, options)
+    wanted = None if label is None else name(label, options)
 
     def agrees(item: Scored) -> bool:
         answer = item.grade.answer
         if wanted is None or answer is None or not item.step_scores:
             return False
-        return canonical_answer(answer, options) == wanted
+        return name(answer, options) == wanted
 
     return Voted(
         label=label,

@@ -81,6 +81,13 @@ def _run(store: Store, name: str, entries: Sequence[Entry], made: Mapping[str, f
         planned=planned_steps(run.spec),
         steps=steps,
         tests=tests,
+        benchmarks={
+            step.partition("/")[0]: {
+                score["benchmark"]: score for score in manifest.results["scores"]
+            }
+            for step, manifest in manifests.items()
+            if step.endswith("/benchmarks")
+        },
         iterations=_iterations(store, manifests),
         prm=_prm(store, manifests),
         versions=next((m.versions for m in reversed(manifests.values()) if m.versions), {}),
@@ -100,6 +107,7 @@ def _step(entry: Entry, manifest: Manifest, made: float | None) -> StepView:
         finished_at=entry.finished_at,
         timings=manifest.timings,
         tokens=tokens_of(manifest.results),
+        undecided=undecided_of(manifest.results),
     )
 
 
@@ -109,6 +117,15 @@ def tokens_of(results: Mapping[str, Any]) -> int | None:
         greedy = results["greedy"]["tokens"] if results["greedy"] else 0
         return int(greedy + sum(point["tokens"] for point in results["sampled"]))
     return int(results["tokens"]) if "tokens" in results else None
+
+
+def undecided_of(results: Mapping[str, Any]) -> int | None:
+    """Responses that got no verdict by the deadline of the answer check; None where it has no deadline."""
+    if "sampled" in results:
+        points = [*results["sampled"], *([results["greedy"]] if results["greedy"] else [])]
+        known = [point["undecided"] for point in points if "undecided" in point]
+        return sum(known) if known else None
+    return int(results["undecided"]) if "undecided" in results else None
 
 
 def evaluation_of(results: Mapping[str, Any]) -> Evaluation:

@@ -5,15 +5,15 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from mstar.core.answers import grade
 from mstar.core.metrics import mean, mean_pass_at_k, reward_pass_at_k, wilson_interval
-from mstar.core.records import Query, Response, Scored
+from mstar.core.records import Query, Scored
 from mstar.core.rules.threshold import AlphaTable
 from mstar.core.selection import by_query
 from mstar.core.voting import best_of_n, majority_vote, weighted_vote
 from mstar.data.splits import ImageCache, Sample
 from mstar.stages.context import Context
 from mstar.stages.engines import open_sampler, open_scorer
+from mstar.stages.grading import Grader
 from mstar.stages.inputs import load_split, model_folder, prompted, sample_seeds, sliced
 from mstar.stages.protocols import Progress, Sampler, StepScorer, batches
 from mstar.stages.score import score_steps
@@ -28,6 +28,7 @@ REWARD_PASS = 2
 
 def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter) -> dict[str, Any]:
     """Measure a policy; every graded response goes to ``scored.parquet`` (greedy ones at temperature 0)."""
+    grader = Grader(task.answers, context.execution)
     with context.timed("load"):
         split = load_split(context, task.data, task.slice.split)
         rows = sliced(split, task.slice)
@@ -41,18 +42,19 @@ def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter)
             )
     settings = _settings(task)
     progress = context.track(len(rows) * len(settings), "prompts")
-    run = _Run(task, context, sampler, scorer, progress)
-    measures = {sampling.temperature: _Measure(task, sampling) for sampling in settings}
+    run = _Run(task, context, sampler, scorer, progress, grader)
+    measures = {sampling.temperature: _Measure(task, sampling, grader) for sampling in settings}
     path = context.scratch / "scored.parquet"
     queries = 0
-    with closing(sampler), TableWriter(path, Scored) as table:
+    with closing(sampler), grader, TableWriter(path, Scored) as table:
         for chunk in batches(split.read(rows), QUERIES_AT_ONCE):
             known, images = lookup_chunk(chunk, context)
             queries += len(chunk)
             with images:
                 for sampling in settings:
-                    scored = run.measure(chunk, known, images, sampling)
+                    scored, undecided = run.measure(chunk, known, images, sampling)
                     measures[sampling.temperature].add(scored, known)
+                    measures[sampling.temperature].undecided += undecided
                     table.write(scored)
         count = table.rows
     writer.add_file("scored.parquet", path, rows=count, move=True)
@@ -83,12 +85,14 @@ class _Run:
         sampler: Sampler,
         scorer: StepScorer | None,
         progress: Progress,
+        grader: Grader,
     ) -> None:
         self.task = task
         self.context = context
         self.sampler = sampler
         self.scorer = scorer
         self.progress = progress
+        self.grader = grader
 
     def measure(
         self,
@@ -96,7 +100,8 @@ class _Run:
         queries: dict[str, Query],
         images: ImageCache,
         sampling: Sampling,
-    ) -> list[Scored]:
+    ) -> tuple[list[Scored], int]:
+        """The graded responses, and how many of them nobody could grade in time."""
         task = self.task
         # The same seeds at every temperature: what differs between two temperatures is then the temperature.
         prompts = [
@@ -106,31 +111,26 @@ class _Run:
         with self.context.timed("sample"):
             found = self.sampler.sample(prompts, sampling, task.model.digest, self.progress)
         with self.context.timed("grade"):
-            scored = [self._graded(r, queries) for responses in found for r in responses]
+            scored, undecided = self.grader.grade((r for some in found for r in some), queries)
         if self.scorer and sampling.temperature > 0:
             with self.context.timed("score"):
                 scored = score_steps(
                     scored, self.scorer, queries, images, task.prompt, wrong_too=True
                 )
-        return scored
-
-    def _graded(self, response: Response, queries: dict[str, Query]) -> Scored:
-        tolerance = self.task.answers.relative_tolerance
-        return Scored(
-            response=response, grade=grade(response.text, queries[response.query_id], tolerance)
-        )
+        return scored, len(undecided)
 
 
 class _Measure:
     """Running figures of one temperature; memory holds a few numbers a query."""
 
-    def __init__(self, task: EvaluateTask, sampling: Sampling) -> None:
+    def __init__(self, task: EvaluateTask, sampling: Sampling, grader: Grader) -> None:
         self.task = task
         self.sampling = sampling
+        self.grader = grader
         self.counts: list[tuple[int, int]] = []
         self.by_kind: dict[str, list[bool]] = {}
         self.reward_pass: list[bool] = []
-        self.tokens = self.answered = self.responses = 0
+        self.tokens = self.answered = self.responses = self.undecided = 0
         sizes = [2**i for i in range(sampling.n.bit_length()) if 2**i <= sampling.n]
         self.votes: dict[int, dict[str, int]] = {
             n: {"best_of_n": 0, "weighted_vote": 0, "majority_vote": 0} for n in sizes
@@ -154,12 +154,13 @@ class _Measure:
                     self._vote(judged, query)
 
     def _vote(self, judged: Sequence[Scored], query: Query) -> None:
+        options, name = query.options, self.grader.namer(judged, query.options)
         for size, tally in self.votes.items():
             first = [item for item in judged if item.response.sample < size]
             if first:
                 tally["best_of_n"] += best_of_n(first).grade.correct
-                tally["weighted_vote"] += weighted_vote(first, query.options).grade.correct
-                tally["majority_vote"] += majority_vote(first, query.options).grade.correct
+                tally["weighted_vote"] += weighted_vote(first, options, name).grade.correct
+                tally["majority_vote"] += majority_vote(first, options, name).grade.correct
 
     def greedy(self) -> dict[str, Any]:
         correct = sum(right for _, right in self.counts)
@@ -175,7 +176,7 @@ class _Measure:
             "tokens": self.tokens,
             "answered": self.answered,
             "by_kind": dict(sorted(kinds.items())),
-        }
+        } | self._undecided()
 
     def sampled(self, greedy: float | None) -> dict[str, Any]:
         usable = [k for k in self.task.pass_at if k <= self.sampling.n]
@@ -191,7 +192,10 @@ class _Measure:
             else None,
             "tokens": self.tokens,
             "answered": self.answered,
-        }
+        } | self._undecided()
+
+    def _undecided(self) -> dict[str, int]:
+        return {"undecided": self.undecided} if self.grader.may_be_undecided else {}
 
     def verification(self) -> dict[str, dict[str, float]]:
         total = len(self.counts)

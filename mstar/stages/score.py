@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mstar.core.answers import grade
 from mstar.core.pseudo import vote_label
 from mstar.core.records import Query, Response, Scored
 from mstar.core.seeds import derive_seed
@@ -18,12 +17,13 @@ from mstar.data.splits import ImageCache, lookup
 from mstar.stages.actions import ACTIONS
 from mstar.stages.context import Context
 from mstar.stages.engines import open_scorer
+from mstar.stages.grading import Grader, Key, key_of, read_undecided, without, write_undecided
 from mstar.stages.inputs import load_split, model_folder, part_files, read_responses, user_turn
 from mstar.stages.protocols import Prompted, StepScorer, batches
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.manifest import Manifest
 from mstar.storage.tables import TableWriter, read_tables
-from mstar.tasks import Prompt, ScoreTask
+from mstar.tasks import Prompt, ScoreTask, Select
 
 RESPONSES_AT_ONCE = 4096
 
@@ -36,6 +36,7 @@ def score_shard(
     A wrong response's reward is 0 whatever the PRM says of it (``R = H(1(correct) * R_p)``), so the PRM is not asked;
     but where labels come from a vote, all responses vote. The grade here is always by the data set's own answer.
     """
+    grader, undecided = Grader(task.answers, context.execution), list[Key]()
     with context.timed("load"):
         wanted = {r.query_id for r in _mine(task, context, shard)}
         total = sum(1 for _ in _mine(task, context, shard))
@@ -52,16 +53,11 @@ def score_shard(
     counts = {"responses": 0, "correct": 0, "answered": 0}
     path = context.scratch / "scored.parquet"
     progress = context.track(total, "responses")
-    with images, TableWriter(path, Scored) as table:
+    with grader, images, TableWriter(path, Scored) as table:
         for chunk in batches(_mine(task, context, shard), RESPONSES_AT_ONCE):
             with context.timed("grade"):
-                scored = [
-                    Scored(
-                        response=r,
-                        grade=grade(r.text, queries[r.query_id], task.answers.relative_tolerance),
-                    )
-                    for r in chunk
-                ]
+                scored, left_open = grader.grade(chunk, queries)
+                undecided += map(key_of, left_open)
             if scorer:
                 with context.timed("score"):
                     scored = score_steps(
@@ -79,6 +75,9 @@ def score_shard(
             counts["answered"] += sum(item.grade.answer is not None for item in scored)
             progress(len(scored))
     writer.add_file("scored.parquet", path, rows=counts["responses"], move=True)
+    if grader.may_be_undecided:
+        counts["undecided"] = len(undecided)
+        write_undecided(undecided, writer)
     return counts
 
 
@@ -93,12 +92,17 @@ def finish_score(
 
     if task.labels != "vote":
         with context.timed("select"):
-            return ACTIONS[task.action.action](task, context, stream, writer)
+            known = stream
+            if task.answers.math_verify and not isinstance(task.action, Select):
+                # To teach a PRM that these are wrong would be to teach it what nobody knows.
+                known = without(read_undecided(shards, context), stream)
+            return ACTIONS[task.action.action](task, context, known, writer)
     with context.timed("load"):
         split = load_split(context, task.data, task.split)
         options = {sample.query.id: sample.query.options for sample in split.read()}
-    ballot = Ballot(options)
-    with context.timed("select"):
+    grader = Grader(task.answers, context.execution)
+    ballot = Ballot(options, grader)
+    with grader, context.timed("select"):
         found = ACTIONS[task.action.action](task, context, lambda: ballot.count(stream()), writer)
     return found | {"pseudo_labels": ballot.results()}
 
@@ -106,14 +110,16 @@ def finish_score(
 class Ballot:
     """Grades a stream by weighted votes instead of by answers, and counts how the votes went (paper, section 3.4)."""
 
-    def __init__(self, options: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, options: Mapping[str, Sequence[str]], grader: Grader) -> None:
         self._options = options
+        self._grader = grader
         self.labeled = self.true = self.agreeing = self.conflicting = 0
 
     def count(self, scored: Iterable[Scored]) -> Iterator[Scored]:
         """The same responses in the same order, right where they agree with their query's winner."""
         for group in by_query(scored):
-            voted = vote_label(group, self._options[group[0].response.query_id])
+            options = self._options[group[0].response.query_id]
+            voted = vote_label(group, options, self._grader.namer(group, options))
             agreeing = sum(item.grade.correct for item in voted.responses)
             if voted.label is not None:
                 self.labeled += 1
@@ -123,13 +129,16 @@ class Ballot:
             yield from voted.responses
 
     def results(self) -> dict[str, int]:
-        """Queries with a pseudo-label, of these with the true one, and the responses that agree with it or not."""
+        """Queries with a pseudo-label, of these with the true one, and the responses that agree with it or not.
+
+        Where answers can be undecided, also between how many of them that was so: they count as different.
+        """
         return {
             "labeled": self.labeled,
             "true": self.true,
             "agreeing": self.agreeing,
             "conflicting": self.conflicting,
-        }
+        } | ({"undecided": self._grader.undecided} if self._grader.may_be_undecided else {})
 
 
 def score_steps(

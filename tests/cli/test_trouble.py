@@ -149,9 +149,14 @@ def test_the_store_may_come_from_the_environment(mstarctl, store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("package", "key"), [("vllm", "execution.engine=vllm"), ("deepspeed", "execution.deepspeed={}")]
+    ("package", "key"),
+    [
+        ("vllm", "execution.engine=vllm"),
+        ("deepspeed", "execution.deepspeed={}"),
+        ("math-verify", "answers.math_verify=true"),
+    ],
 )
-def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
+def test_a_package_that_is_not_installed_is_told_before_anything_runs(
     mstarctl, tmp_path, monkeypatch, package, key
 ):
     monkeypatch.setattr("mstarctl.work.importlib.util.find_spec", lambda name: None)

@@ -1,0 +1,18 @@
+"""The worker's own loop around a comparison that knows a few roots, and never ends on one of them."""
+
+import time
+
+from mstar.equivalence import worker
+
+SAME = {r"2\sqrt{3}", r"\sqrt{12}"}
+
+
+def same(one: str, other: str, tolerance: float, decimals: int | None) -> bool:
+    if r"\sqrt{999}" in {one, other}:
+        time.sleep(600)
+    return {one, other} <= SAME
+
+
+if __name__ == "__main__":
+    worker.load = lambda: same
+    worker.main()
