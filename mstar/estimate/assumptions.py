@@ -60,6 +60,9 @@ DEFAULTS: Mapping[str, Assumption] = {
     "threshold_kept": _taken(
         0.2, 0.8, "of the right responses are above a threshold", "a guess"
     ),
+    "benchmark_questions": _taken(
+        1000, 5000, "questions a public benchmark", "MathVista testmini has 1,000, MMBench 4,876 with its circles"
+    ),
     # How fast.
     "train_utilisation": _taken(
         0.20, 0.45, "of the peak arithmetic", "usual for full fine-tuning; images and short rows cost"

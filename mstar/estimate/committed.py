@@ -28,7 +28,14 @@ def made_up_inputs(spec: RunSpec, queries: Mapping[str, int]) -> Inputs:
         model=ref("model", "model"),
         unlabeled=ref("dataset", "unlabeled") if spec.evolve.unlabeled else None,
         teacher=ref("model", "teacher") if spec.teacher else None,
+        benchmarks=_benchmarks(spec),
     )
+
+
+def _benchmarks(spec: RunSpec) -> Ref | None:
+    """A stand-in: what the benchmarks' files are is not looked at, so their step counts as to be made."""
+    asked = spec.evaluation.benchmarks
+    return Ref(kind="dataset", id="benchmarks", digest="benchmarks") if asked else None
 
 
 def stored_inputs(store: Store, spec: RunSpec, queries: Mapping[str, int]) -> Inputs | None:
@@ -59,7 +66,14 @@ def stored_inputs(store: Store, spec: RunSpec, queries: Mapping[str, int]) -> In
     unlabeled = _find(store, "dataset", files(apart)) if apart else None
     if not data or not model or (spec.teacher and not teacher) or (apart and not unlabeled):
         return None
-    return Inputs(data=data, queries=queries, model=model, unlabeled=unlabeled, teacher=teacher)
+    return Inputs(
+        data=data,
+        queries=queries,
+        model=model,
+        unlabeled=unlabeled,
+        teacher=teacher,
+        benchmarks=_benchmarks(spec),
+    )
 
 
 def _sizes(model: str) -> dict[str, int]:

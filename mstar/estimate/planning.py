@@ -74,6 +74,7 @@ def make_plan(given: Given) -> RunPlan:
         hinted=spec.prompts.hinted,
         response_tokens=lambda most: _response(given, most),
         models=base_models(given.inputs.model, given.inputs.teacher),
+        longest=spec.evolve.rollout.max_new_tokens,
     )
     done: dict[str, Done] = {}
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mstar.benchmarks.registry import find_benchmarks
 from mstar.core.rules import find_rule
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.ranges import ZERO, Range
 from mstar.plan import Step
 from mstar.tasks import (
     AnswerExamples,
+    BenchmarkTask,
     EvaluateTask,
     GenerateTask,
     Label,
@@ -76,13 +78,17 @@ class _Made:
 
 @dataclass(slots=True, kw_only=True)
 class Workload:
-    """Turns steps into work, one after another. ``queries`` are counted by split."""
+    """Turns steps into work, one after another. ``queries`` are counted by split.
+
+    ``longest`` is the most tokens that a training response may have: answers to benchmarks are taken to be no longer.
+    """
 
     queries: Mapping[str, int]
     numbers: Assumptions
     hinted: str
     response_tokens: Callable[[int], Range]
     models: dict[str, str]
+    longest: int
     _made: dict[str, _Made] = field(default_factory=dict)
 
     def of(self, step: Step, found: Found | None) -> Work:
@@ -95,6 +101,8 @@ class Workload:
         elif isinstance(task, TrainTask):
             work, made = self._train(step.name, identity, task), _Made()
             self.models[identity] = self.models[task.model.id]
+        elif isinstance(task, BenchmarkTask):
+            work, made = self._benchmarks(step.name, identity, task), _Made()
         else:
             work, made = self._evaluate(step.name, identity, task), _Made()
         if found is not None:
@@ -220,6 +228,22 @@ class Workload:
             checked=responses,
             rows=responses,
             tokens=responses * tokens,
+        )
+
+    def _benchmarks(self, name: str, identity: str, task: BenchmarkTask) -> Work:
+        """One greedy answer to each question of each benchmark."""
+        questions = self.numbers["benchmark_questions"] * len(find_benchmarks(task.benchmarks))
+        tokens = questions * self.response_tokens(min(task.max_new_tokens, self.longest))
+        return Work(
+            name=name,
+            stage="evaluate",
+            identity=identity,
+            model=self.models[task.model.id],
+            prompts=questions,
+            generated=tokens,
+            checked=questions,
+            rows=questions,
+            tokens=tokens,
         )
 
     def _count(self, part: Slice) -> int:
