@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +13,12 @@ from mstarctl.options import Output, OutputOption
 
 if TYPE_CHECKING:
     from mstar.config import RunSpec
-    from mstar.estimate.assumptions import Assumptions
     from mstar.estimate.calibration import Calibration
     from mstar.estimate.folders import DataFacts
-    from mstar.estimate.hardware import Gpu
     from mstar.plan import Inputs
     from mstar.recipe import Done, Step
     from mstar.storage.store import Store
-
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
+    from mstarctl.plan_said import Said
 
 
 def plan(
@@ -81,11 +78,12 @@ def plan(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Say what a run will take before anything runs: GPU-hours, time, bytes, cost, and what cannot fit."""
-    from mstar.estimate.calibration import save_calibration
+    from mstar.estimate.calibration import check_fits, save_calibration
     from mstar.estimate.folders import image_tokens, read_data, read_model
     from mstar.estimate.planning import Given, make_plan
     from mstarctl import plan_view, show
     from mstarctl.inputs import read_spec
+    from mstarctl.plan_said import Said
 
     as_json = output is Output.JSON
     if save and not calibrate:
@@ -93,7 +91,7 @@ def plan(
     if no_store and store:
         raise typer.BadParameter("--no-store and --store contradict each other")
     spec = read_spec(file, overrides or [], as_json=as_json)
-    said = _Said(assume or [])
+    said = Said(assume or [])
     models = {"model": read_model(spec.model, "model", _count(parameters, "--parameters"))}
     if spec.teacher:
         own = _count(teacher_parameters, "--teacher-parameters")
@@ -106,10 +104,8 @@ def plan(
         said.source = "measured now"
         if save:
             save_calibration(said.calibration, save)
-    device = said.device(spec, gpu)
+    device = said.device(gpu)
     if said.calibration:
-        from mstar.estimate.calibration import check_fits
-
         check_fits(said.calibration, spec, models["model"], said.source)
     paths = {"model": spec.model, "teacher": spec.teacher}
     seen = {
@@ -142,108 +138,15 @@ def plan(
         plan_view.as_text(given, found, sources, steps=steps)
 
 
-class _Said:
-    """What a person says in place of assumptions: files and single numbers, the later ones first."""
-
-    def __init__(self, given: Iterable[str]) -> None:
-        from mstar.estimate.assumptions import Assumptions
-
-        self.numbers: Assumptions = Assumptions()
-        self.calibration: Calibration | None = None
-        self.source = ""
-        self.gpu: Any = None
-        self._gpu_source = ""
-        self._price: Any = None
-        self._quota: Any = None
-        for each in given:
-            name, equals, value = each.partition("=")
-            if equals and not Path(each).exists():
-                self._take({name.strip(): _yaml(value, f"--assume {each}")}, "--assume")
-            else:
-                self._file(Path(each))
-
-    def _file(self, path: Path) -> None:
-        from mstar.estimate.calibration import FORMAT, parse_calibration
-
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(
-                f"--assume {path}: cannot be read ({error}); expected a file, or an assumption such as right=0.4"
-            ) from None
-        raw = _yaml(text, str(path))
-        if not isinstance(raw, dict):
-            raise SpecError(f"{path}: expected names and numbers, found {type(raw).__name__}")
-        if raw.get("format") == FORMAT:
-            if self.calibration:
-                raise SpecError(f"{path} and {self.source} are both calibrations; give one")
-            self.calibration, self.source = parse_calibration(raw, str(path)), str(path)
-        else:
-            self._take(raw, str(path))
-
-    def _take(self, raw: dict[str, Any], source: str) -> None:
-        rest = dict(raw)
-        if "gpu" in rest:
-            self.gpu, self._gpu_source = rest.pop("gpu"), source
-        self._price = rest.pop("price", self._price)
-        self._quota = rest.pop("quota", self._quota)
-        self.numbers = self.numbers.said(rest, source)
-
-    def device(self, spec: "RunSpec", named: str | None) -> "Gpu":
-        """The device that the plan is for."""
-        from mstar.estimate.calibration import device_of
-        from mstar.estimate.hardware import USUAL, find_gpu, parse_gpu
-
-        del spec
-        own = None
-        if named is not None:
-            own = find_gpu(named)
-        elif self.gpu is not None:
-            own = parse_gpu(self.gpu, f"{self._gpu_source}: gpu")
-        if self.calibration:
-            return device_of(self.calibration, own, self.source)
-        return own or find_gpu(USUAL)
-
-    def price(self, given: float | None) -> float | None:
-        """Of a GPU-hour."""
-        if given is not None or self._price is None:
-            return given
-        if isinstance(self._price, bool) or not isinstance(self._price, int | float) or self._price < 0:
-            raise SpecError(f"--assume: price is {self._price!r}; expected a number, of a GPU-hour")
-        return float(self._price)
-
-    def quota(self, given: str | None) -> float | None:
-        """In bytes."""
-        chosen = given if given is not None else self._quota
-        return None if chosen is None else size_of(str(chosen))
-
-
-def size_of(text: str) -> float:
-    """Bytes of ``10TB``, ``500 GB`` or a plain number; decimal, as buckets are billed. Raises ``SpecError``."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)b?\s*", text.lower())
-    if not match:
-        raise SpecError(f"--quota {text!r}: expected a size such as 500GB or 10TB")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _yaml(text: str, where: str) -> Any:
-    import yaml
-
-    from mstar.config import read_yaml
-
-    try:
-        return read_yaml(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where} is not YAML: {error}") from None
-
-
 def _count(text: str | None, option: str) -> float | None:
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)([mb]?)", text.strip().lower())
     value = float(match[1]) * {"": 1.0, "m": 1e6, "b": 1e9}[match[2]] if match else 0.0
     if value < 1:
-        raise SpecError(f"{option} {text!r}: expected a number of parameters, such as 8.5e9 or 8.5B")
+        raise SpecError(
+            f"{option} {text!r}: expected a number of parameters, such as 8.5e9 or 8.5B"
+        )
     return value
 
 
@@ -257,12 +160,14 @@ def _queries(given: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def _measured(spec: "RunSpec", said: _Said, *, as_json: bool) -> "Calibration":
+def _measured(spec: "RunSpec", said: "Said", *, as_json: bool) -> "Calibration":
     from mstar.estimate.measuring import calibrate
     from mstarctl import show
 
     if said.calibration:
-        raise SpecError(f"--calibrate and the calibration {said.source} contradict each other; give one")
+        raise SpecError(
+            f"--calibrate and the calibration {said.source} contradict each other; give one"
+        )
     with show.working("measuring this machine", as_json=as_json):
         return calibrate(spec)
 
@@ -289,8 +194,8 @@ def _stored(
         return made_up, nothing_known, ()
     if dict(inputs.queries) != dict(data.queries):
         raise SpecError(
-            f"run {spec.name} is stored in {opened.url} with other data ({dict(inputs.queries)}); plan it with that, or "
-            "give the new run another name"
+            f"run {spec.name} is stored in {opened.url} with other data ({dict(inputs.queries)}); plan it with that, "
+            "or give the new run another name"
         )
     return inputs, committed(opened), ()
 

@@ -75,10 +75,12 @@ def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool
     where = "on this machine" if given.local else "in a cluster"
     out = show.output
     out.print(f"[bold]{given.spec.name}[/] {where}: least to most of each", soft_wrap=True)
-    out.print(_table(plan, priced=given.price is not None))
+    # Where nobody looks, nothing is cut.
+    width = out.width if out.is_terminal else max(out.width, 120)
+    out.print(_table(plan, priced=given.price is not None), width=width)
     out.print(_about(plan.stages[-1]), soft_wrap=True)
     if steps:
-        out.print(_step_table(plan.steps))
+        out.print(_step_table(plan.steps), width=width)
     for line in _store_lines(plan.bucket, given.quota):
         out.print(line, soft_wrap=True)
     for warning in plan.warnings:
@@ -87,7 +89,8 @@ def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool
         if each.fits:
             need, room = each.need.bytes, each.room
             out.print(
-                f"fits: {_plain(each.need.who)}, {size(need)} of {size(room)} a device", soft_wrap=True
+                f"fits: {_plain(each.need.who)}, {size(need)} of {size(room)} a device",
+                soft_wrap=True,
             )
     out.print("\n[bold]What this rests on[/]")
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -99,15 +102,23 @@ def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool
         why = f"{number.source}: {number.why}" if number.why else number.source
         value = f"{plain(number.value)} {number.unit}"
         table.add_row(*map(_plain, (name, value, why, f"--assume {name}=…")))
-    out.print(table)
+    out.print(table, width=width)
 
 
 def _table(plan: RunPlan, *, priced: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("stage")
-    heads = ["steps", "rows", "tokens", "GPU-hours", "wall time", "stored", *(["cost"] if priced else [])]
+    heads = [
+        "steps",
+        "rows",
+        "tokens",
+        "GPU-hours",
+        "wall time",
+        "stored",
+        *(["cost"] if priced else []),
+    ]
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", overflow="fold")
     for stage in plan.stages:
         table.add_row(*_cells(stage, priced=priced), style="bold" if stage.name == "all" else None)
     return table
@@ -143,15 +154,19 @@ def _step_table(steps: Sequence[StepCost]) -> Table:
             continue
         hours = step.held / 3600.0
         table.add_row(
-            step.work.name, counted(step.work.rows), plain(hours), lasting(step.wall), size(step.kept)
+            step.work.name,
+            counted(step.work.rows),
+            plain(hours),
+            lasting(step.wall),
+            size(step.kept),
         )
     return table
 
 
 def _store_lines(store: Bucket, quota: float | None) -> list[str]:
     said = (
-        f"the store: {size(store.peak)} at its largest ({size(store.inputs)} of data and models, {size(store.steps)} of "
-        f"steps, {size(store.interim)} of a checkpoint inside a step)"
+        f"the store: {size(store.peak)} at its largest ({size(store.inputs)} of data and models, {size(store.steps)} "
+        f"of steps, {size(store.interim)} of a checkpoint inside a step)"
     )
     if store.droppable.high:
         said += f"; {size(store.swept)} after mstarctl gc --drop-trainer-state"
@@ -233,7 +248,12 @@ def _joined(value: Range, form: Callable[[float], str]) -> str:
     if low == high:
         return low
     unit = high.lstrip("0123456789.,")
-    if unit and " " not in unit.strip() and low.endswith(unit) and low.count(" ") == high.count(" ") <= 1:
+    if (
+        unit
+        and " " not in unit.strip()
+        and low.endswith(unit)
+        and low.count(" ") == high.count(" ") <= 1
+    ):
         low = low.removesuffix(unit)
     return f"{low}–{high}"
 

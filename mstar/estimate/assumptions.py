@@ -34,7 +34,9 @@ DEFAULTS: Mapping[str, Assumption] = {
     "text_tokens": _taken(
         80, 250, "tokens a prompt, without its image", "a question, options and the prompt around"
     ),
-    "image_tokens": _taken(256, 1024, "tokens an image", "what most of today's families make of one"),
+    "image_tokens": _taken(
+        256, 1024, "tokens an image", "what most of today's families make of one"
+    ),
     "characters_per_token": _taken(
         2.5, 4.5, "characters a token", "English is about 4, formulas and numbers less"
     ),
@@ -57,15 +59,19 @@ DEFAULTS: Mapping[str, Assumption] = {
         0.3, 1.0, "of the right responses are left without repeats and bare answers", "a guess"
     ),
     "pairs_found": _taken(0.4, 1.0, "of the asked pairs can be balanced", "0.6 in the demo"),
-    "threshold_kept": _taken(
-        0.2, 0.8, "of the right responses are above a threshold", "a guess"
-    ),
+    "threshold_kept": _taken(0.2, 0.8, "of the right responses are above a threshold", "a guess"),
     "benchmark_questions": _taken(
-        1000, 5000, "questions a public benchmark", "MathVista testmini has 1,000, MMBench 4,876 with its circles"
+        1000,
+        5000,
+        "questions a public benchmark",
+        "MathVista testmini has 1,000, MMBench 4,876 with its circles",
     ),
     # How fast.
     "train_utilisation": _taken(
-        0.20, 0.45, "of the peak arithmetic", "usual for full fine-tuning; images and short rows cost"
+        0.20,
+        0.45,
+        "of the peak arithmetic",
+        "usual for full fine-tuning; images and short rows cost",
     ),
     "read_utilisation": _taken(
         0.25, 0.55, "of the peak arithmetic", "reading prompts, and scoring"
@@ -90,7 +96,10 @@ DEFAULTS: Mapping[str, Assumption] = {
         0.8, 1.3, "times the ratio of the models' parameters", "another model than the measured one"
     ),
     "checked_per_s": _taken(
-        3000, 20000, "responses checked and selected a second and machine", "one core; formulas are slow"
+        3000,
+        20000,
+        "responses checked and selected a second and machine",
+        "one core; formulas are slow",
     ),
     "start_seconds": _taken(
         30, 180, "seconds a pod's start", "image there already; imports, engine, kernels"
@@ -100,12 +109,18 @@ DEFAULTS: Mapping[str, Assumption] = {
     ),
     # How large.
     "token_bytes": _taken(
-        1.5, 6, "bytes a response's token in a Parquet file", "1.8 to 2.1 in the demo; real text is longer"
+        1.5,
+        6,
+        "bytes a response's token in a Parquet file",
+        "1.8 to 2.1 in the demo; real text is longer",
     ),
     "record_bytes": _taken(10, 200, "bytes a response beside its tokens", "ids, seeds, scores"),
     "image_kb": _taken(20, 150, "KB a query of the data set", "an encoded image"),
     "activation_bytes": _taken(
-        28, 40, "bytes a token, layer and hidden unit in 16 bits", "34 by Korthikanti et al. 2022, no scores kept"
+        28,
+        40,
+        "bytes a token, layer and hidden unit in 16 bits",
+        "34 by Korthikanti et al. 2022, no scores kept",
     ),
     "memory_reserve": _taken(
         0.06, 0.12, "of the GPU's memory is not to be had", "context, kernels, fragments"

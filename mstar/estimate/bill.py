@@ -133,11 +133,12 @@ def stored_bytes(
 
 
 def state_bytes(model: ModelFacts, setup: Setup, optimization: Optimization) -> float:
-    """A trainer's state: AdamW's moments; DeepSpeed also writes its float32 copies and the weights."""
+    """A trainer's state: AdamW's moments; DeepSpeed also writes float32 copies, and weights that are not frozen."""
     learning = trained_parameters(model, setup, optimization)
     if setup.zero is None:
         return 8.0 * learning
-    return 12.0 * learning + model.parameters * (2.0 if optimization.dtype == "bfloat16" else 4.0)
+    written = learning if setup.lora else model.parameters
+    return 12.0 * learning + written * (2.0 if optimization.dtype == "bfloat16" else 4.0)
 
 
 def by_stage(steps: Sequence[StepCost], price: float | None) -> list[StageCost]:
@@ -172,7 +173,7 @@ def _handled(work: Work) -> Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Bytes in the store. ``inputs`` are data and models, ``steps`` what is added, ``interim`` a checkpoint inside a step.
+    """Bytes in the store: ``inputs`` (data, models), ``steps`` (what they add), ``interim`` (a checkpoint inside one).
 
     ``droppable`` is what ``gc --drop-trainer-state`` takes once the run is finished.
     """

@@ -81,7 +81,9 @@ def parse_calibration(raw: object, source: str) -> Calibration:
         return Calibration.model_validate(raw)
     except ValidationError as error:
         lines = "\n".join(mistakes(error, Calibration, "file"))
-        raise SpecError(f"{source} is no calibration:\n{lines}\nMeasure it again: --calibrate --save {source}") from None
+        raise SpecError(
+            f"{source} is no calibration:\n{lines}\nMeasure it again: --calibrate --save {source}"
+        ) from None
 
 
 def save_calibration(found: Calibration, path: Path) -> None:

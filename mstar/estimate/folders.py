@@ -70,8 +70,8 @@ def read_model(path: str, key: str, parameters: float | None = None) -> ModelFac
         if known := known_model(path):
             return known
         raise ModelError(
-            f"{key}: nothing is known of {path}: there is no folder with a config.json, and no known model of that name. "
-            f"Put the model there, or say how large it is: {option} 8.5e9"
+            f"{key}: nothing is known of {path}: there is no config.json, and no model of that name is known. Put the model "
+            f"there, or say how large it is: {option} 8.5e9"
         )
     config = _json_file(folder / "config.json")
     shapes, size = _weights(folder)
@@ -114,9 +114,7 @@ def _header(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > HEADER_BYTES:
-                raise ValueError("its header is too long")
-            header = json.loads(stream.read(length))
+            header = json.loads(stream.read(min(length, HEADER_BYTES)))
         return {
             name: tuple(int(size) for size in entry["shape"])
             for name, entry in header.items()
@@ -208,8 +206,6 @@ def image_tokens(path: str, sizes: Sequence[tuple[int, int]], max_pixels: int) -
     for width, height in sizes:
         pixels = max(least, min(width * height, most, max_pixels))
         scale = math.sqrt(pixels / (width * height))
-        counts.append(
-            max(1, round(width * scale / side)) * max(1, round(height * scale / side))
-        )
+        counts.append(max(1, round(width * scale / side)) * max(1, round(height * scale / side)))
     mean = sum(counts) / len(counts)
     return Range.of(mean)

@@ -40,7 +40,7 @@ def calibrate(spec: RunSpec, *, seconds: float = SECONDS) -> Calibration:
         request.write_text(json.dumps(trial(spec, seconds)))
         with (folder / "log.txt").open("wb") as log:
             try:
-                code = subprocess.run(
+                code = subprocess.run(  # noqa: S603 (our own module)
                     [sys.executable, "-m", PROGRAM, str(request), str(out)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -1,7 +1,8 @@
 """How much of a GPU's memory a stage needs, and which settings would fit where it does not.
 
-Training holds the weights, a gradient and AdamW's two moments of each trained one, and activations. As it is done here:
-weights are float32, but under DeepSpeed in bfloat16 two bytes each beside a float32 copy that counts as the optimizer's.
+Training holds the weights, a gradient and AdamW's two moments of each trained one, and activations. Weights are float32
+here, but under DeepSpeed in bfloat16 two bytes each beside a float32 copy that counts as the optimizer's; frozen ones
+under adapters in bfloat16 are two bytes as well.
 ZeRO divides the optimizer (stage 1), the gradients as well (2) and the weights as well (3) among the ranks.
 """
 
@@ -98,10 +99,11 @@ def training(
     halves = optimization.dtype == "bfloat16"
     learning = trained_parameters(model, setup, optimization)
     deep = setup.zero is not None
-    weights = model.parameters * (HALF if deep and halves else 4.0)
+    apart = halves and (deep or setup.lora is not None)
+    weights = model.parameters * (HALF if apart else 4.0)
     gradients = learning * (HALF if deep and halves else 4.0)
     moments = learning * (12.0 if deep else 8.0)
-    if not deep and halves:
+    if halves and not apart:
         weights += model.parameters * HALF  # autocast keeps the bfloat16 copies for a step
     stage, ranks = setup.zero or 0, setup.ranks
     if stage >= 1:
@@ -224,7 +226,7 @@ def advised(
 
 
 def _alternatives(setup: Setup, batch: int) -> Iterator[Setup]:
-    """Other settings, the nearest first: fewer rows at a time, then recomputing, then ZeRO, then more ranks, then LoRA."""
+    """Other settings, the nearest first: fewer rows at a time, recomputing, ZeRO, more ranks, LoRA."""
     whole = setup.rows(batch)
     halved = [whole >> power for power in range(whole.bit_length())]
     fewest = replace(setup, micro_batch=1)
@@ -239,7 +241,11 @@ def _alternatives(setup: Setup, batch: int) -> Iterator[Setup]:
                 yield replace(fewest, zero=stage, ranks=ranks, recomputed=True)
         if setup.offload == "none":
             yield replace(
-                fewest, zero=max(2, setup.zero or 0), ranks=ranks, recomputed=True, offload="optimizer"
+                fewest,
+                zero=max(2, setup.zero or 0),
+                ranks=ranks,
+                recomputed=True,
+                offload="optimizer",
             )
     if setup.lora is None:
         yield replace(fewest, recomputed=True, lora=16)
@@ -281,5 +287,3 @@ def _wide(model: ModelFacts) -> int:
     attention = model.layers * 2 * model.hidden * (model.hidden + kv)
     left = model.language_parameters - attention - 2 * model.vocabulary * model.hidden
     return max(0, round(left / (3 * model.hidden * model.layers)))
-
-

@@ -9,13 +9,20 @@ from mstar.errors import SpecError
 from mstar.estimate.assumptions import Assumption, Assumptions
 from mstar.estimate.bill import Bucket, Speeds, StageCost, StepCost, bucket, by_stage, step_cost
 from mstar.estimate.calibration import Calibration
+from mstar.estimate.fitting import (
+    idle_warnings,
+    memory_warnings,
+    quota_warnings,
+    verdicts,
+)
 from mstar.estimate.folders import DataFacts
 from mstar.estimate.hardware import Gpu
 from mstar.estimate.layout import Layout, layouts, setup_of
-from mstar.estimate.memory import Verdict, advised, generating, scoring, together, verdict
+from mstar.estimate.memory import Verdict
 from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import ZERO, Range
 from mstar.estimate.speed import (
+    HALF,
     Lengths,
     Speed,
     TrainSpeed,
@@ -90,34 +97,32 @@ def make_plan(given: Given) -> RunPlan:
     speeds = _speeds(given, works, places, lengths)
     first = next((work for work in works if not work.adopted), None)
     steps = [
-        step_cost(
-            work, places[_stage(work)], given.models, speeds, numbers, first=work is first
-        )
+        step_cost(work, places[work.stage], given.models, speeds, numbers, first=work is first)
         for work in works
     ]
     store = bucket(steps, _input_bytes(given))
-    verdicts = _verdicts(given, works, places, lengths)
-    warnings = [*_memory_warnings(verdicts), *_quota_warnings(store, given.quota)]
-    warnings += _idle_warnings(places, local=given.local)
+    on_gpu = given.calibration is None or given.calibration.device.kind == "cuda"
+    memory = verdicts(
+        works,
+        places,
+        given.models,
+        lengths,
+        given.gpu,
+        numbers,
+        most=spec.evolve.rollout.max_new_tokens,
+        width=HALF if on_gpu else 4.0,
+    )
+    warnings = [*memory_warnings(memory), *quota_warnings(store, given.quota)]
+    warnings += idle_warnings(places, local=given.local)
     return RunPlan(
         steps=tuple(steps),
         stages=tuple(by_stage(steps, given.price)),
         bucket=store,
-        verdicts=tuple(verdicts),
+        verdicts=tuple(memory),
         warnings=tuple(warnings),
         assumptions=numbers.asked,
         layouts=places,
     )
-
-
-def _stage(work: Work) -> Stage:
-    stages: dict[str, Stage] = {
-        "generate": "generate",
-        "score": "score",
-        "train": "train",
-        "evaluate": "evaluate",
-    }
-    return stages[work.stage]
 
 
 def _response(given: Given, most: int) -> Range:
@@ -163,7 +168,7 @@ def _speeds(
     judging: dict[str, Speed] = {}
     training: dict[tuple[str, Optimization], TrainSpeed] = {}
     for work in open_works:
-        stage = _stage(work)
+        stage = work.stage
         if work.prompts.high and (work.model, stage) not in sampling:
             sampling[work.model, stage] = _sampling(given, work.model, places[stage], lengths)
         if work.prm and work.prm not in judging:
@@ -173,9 +178,7 @@ def _speeds(
                 given, work.model, work.optimization, places["train"], lengths
             )
     process, load = _starting(given)
-    return Speeds(
-        sampling=sampling, judging=judging, training=training, process=process, load=load
-    )
+    return Speeds(sampling=sampling, judging=judging, training=training, process=process, load=load)
 
 
 def _starting(given: Given) -> tuple[Range, dict[str, Range]]:
@@ -189,9 +192,7 @@ def _starting(given: Given) -> tuple[Range, dict[str, Range]]:
     return numbers["start_seconds"], load
 
 
-def _sampling(
-    given: Given, key: str, place: Layout, lengths: Mapping[str, Lengths]
-) -> Speed:
+def _sampling(given: Given, key: str, place: Layout, lengths: Mapping[str, Lengths]) -> Speed:
     measured = given.calibration
     if measured is None:
         facts = given.models[key]
@@ -267,120 +268,3 @@ def _input_bytes(given: Given) -> Range:
         return Range.of(given.data.bytes + models)
     queries = sum(given.data.queries.values())
     return given.numbers["image_kb"] * (1e3 * queries) + models
-
-
-def _verdicts(
-    given: Given,
-    works: list[Work],
-    places: Mapping[Stage, Layout],
-    lengths: Mapping[str, Lengths],
-) -> list[Verdict]:
-    """Each kind of step against the memory of a GPU, once."""
-    gpu, numbers, models = given.gpu, given.numbers, given.models
-    on_gpu = given.calibration is None or given.calibration.device.kind == "cuda"
-    width = 2.0 if on_gpu else 4.0
-    most = given.spec.evolve.rollout.max_new_tokens
-    found: dict[tuple[object, ...], Verdict] = {}
-    for work in works:
-        stage = _stage(work)
-        place = places[stage]
-        key: tuple[object, ...] = (stage, work.model, work.prm, work.optimization)
-        if key in found or work.adopted:
-            continue
-        if work.optimization:
-            setup = setup_of(place.execution, work.optimization, place.parallel)
-            found[key] = advised(
-                models[work.model], setup, work.optimization, lengths[work.model], gpu, numbers
-            )
-            continue
-        needs = []
-        if work.prompts.high:
-            facts = models[work.model]
-            needs.append(generating(facts, place.execution, lengths[work.model], width, most))
-        if work.prm:
-            needs.append(scoring(models[work.prm], place.execution, lengths[work.prm], width))
-        if needs:
-            need = together(needs[0], needs[1]) if len(needs) == 2 else needs[0]
-            found[key] = _with_rows(given, work, place, lengths, verdict(need, gpu, numbers))
-    return list({(each.need.who, each.need.bytes): each for each in found.values()}.values())
-
-
-def _with_rows(
-    given: Given,
-    work: Work,
-    place: Layout,
-    lengths: Mapping[str, Lengths],
-    found: Verdict,
-) -> Verdict:
-    """Which rows would fit, where sampling or scoring does not."""
-    if found.fits:
-        return found
-    weights = found.need.parts["weights"].high
-    rest = found.need.bytes.high - weights
-    left = found.room.low - weights
-    execution = place.execution
-    advice: tuple[str, ...] = ("take a larger GPU, or a smaller model",)
-    if left > 0 and rest > 0:
-        share = left / rest
-        said = []
-        if work.prompts.high and execution.engine == "transformers":
-            said.append(f"execution.sampling_rows={max(1, int(execution.sampling_rows * share))}")
-        if work.prm:
-            said.append(f"execution.scoring_rows={max(1, int(execution.scoring_rows * share))}")
-        advice = (", ".join(said),) if said and share * execution.scoring_rows >= 1 else advice
-    return Verdict(need=found.need, room=found.room, fits=found.fits, advice=advice)
-
-
-GIGA = 1e9
-
-
-def _memory_warnings(verdicts: list[Verdict]) -> list[str]:
-    said = []
-    for each in verdicts:
-        if each.fits:
-            continue
-        need, there = each.need.bytes, each.room
-        may = "cannot fit" if each.fits is False else "may not fit"
-        parts = ", ".join(
-            f"{name} {_gigabytes(part)}" for name, part in each.need.parts.items() if part.high
-        )
-        hint = f" What would fit: {'; or '.join(each.advice)}." if each.advice else ""
-        said.append(
-            f"{each.need.who} {may}: it needs {_gigabytes(need)} GB a GPU ({parts}), of which {_gigabytes(there)} GB "
-            f"are to be had.{hint}"
-        )
-    return said
-
-
-def _gigabytes(size: Range) -> str:
-    low, high = (f"{end / GIGA:.1f}" if end < 100 * GIGA else f"{end / GIGA:.0f}" for end in (size.low, size.high))
-    return low if low == high else f"{low} to {high}"
-
-
-def _quota_warnings(store: Bucket, quota: float | None) -> list[str]:
-    if quota is None or store.peak.high <= quota:
-        return []
-    may = "will" if store.peak.low > quota else "may"
-    after = "; even swept" if store.swept.low > quota else "; swept at the end"
-    return [
-        f"the store {may} need {_gigabytes(store.peak)} GB, above the quota of {quota / GIGA:.0f} GB{after} it holds "
-        f"{_gigabytes(store.swept)} GB (mstarctl gc --drop-trainer-state, once the run is finished)"
-    ]
-
-
-def _idle_warnings(places: Mapping[Stage, Layout], *, local: bool) -> list[str]:
-    """Places where the spec asks for more than is used, or leaves open what it asks for."""
-    said = []
-    unnamed = [stage for stage, place in places.items() if not place.named]
-    if unnamed and not local:
-        said.append(
-            f"cluster.stages names no GPU for {', '.join(unnamed)}: one for each pod (for train: for each rank) is counted"
-        )
-    for stage, place in places.items():
-        if place.devices > place.used:
-            said.append(
-                f"each pod of {stage} holds {place.devices} GPUs, of which {place.used} "
-                f"work{'s' if place.used == 1 else ''}: all are paid for"
-            )
-    return said
-

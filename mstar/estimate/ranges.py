@@ -14,7 +14,9 @@ class Range:
     high: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low <= self.high):
+        if not (
+            math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low <= self.high
+        ):
             raise ValueError(f"no range from {self.low} to {self.high}")
 
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mstar.benchmarks.registry import find_benchmarks
+from mstar.cluster import Stage
 from mstar.core.rules import find_rule
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.ranges import ZERO, Range
@@ -45,7 +46,7 @@ class Work:
     """
 
     name: str
-    stage: str
+    stage: Stage
     identity: str
     model: str = "model"
     prm: str | None = None
@@ -164,7 +165,11 @@ class Workload:
             rows=read.responses + kept,
             tokens=(read.responses + kept) * read.tokens,
         )
-        tokens = self._made[task.action.pairs.id].tokens if isinstance(task.action, Label) else read.tokens
+        tokens = (
+            self._made[task.action.pairs.id].tokens
+            if isinstance(task.action, Label)
+            else read.tokens
+        )
         return work, _Made(queries=read.queries, tokens=tokens, examples=kept)
 
     def _kept(self, action: Select | Pairs | Label, read: _Made) -> Range:

@@ -1,4 +1,4 @@
-"""Measure this machine for a plan: a short real step of sampling, scoring and training, through the stages' own backends.
+"""Measure this machine for a plan: a short real step of sampling, scoring and training, by the stages' own backends.
 
 A program of its own, ``python -m mstar.stages.calibrate REQUEST OUT``: what asks for it need not import torch. It reads
 a request and writes what it found, or what went wrong, as JSON.
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,9 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
 def _prompts(trial: Trial) -> list[Prompted]:
     """As many prompts as a full batch of single rows needs."""
     split = find_split(Path(trial.data), trial.split)
-    wanted = min(split.rows(), max(trial.execution.sampling_rows, 2 * trial.optimization.batch_size))
+    wanted = min(
+        split.rows(), max(trial.execution.sampling_rows, 2 * trial.optimization.batch_size)
+    )
 
     def seeds(sample: Sample) -> tuple[int, ...]:
         return sample_seeds(0, sample.query.id, "calibrate", trial.sampling.n)
@@ -180,7 +182,9 @@ def _score(
         return clock() - began, sum(response.token_count for response in judged)
 
     everything = [(p, r) for p, responses in answered for r in responses if r.tokens]
-    firsts = [(p, next(r for r in rs if r.tokens)) for p, rs in answered if any(r.tokens for r in rs)]
+    firsts = [
+        (p, next(r for r in rs if r.tokens)) for p, rs in answered if any(r.tokens for r in rs)
+    ]
     if not everything:
         return None
     timed(firsts[:1])
@@ -221,7 +225,7 @@ def _train(
         if len(moments) > 2 and clock() > deadline:
             raise _Enough
 
-    try:
+    with suppress(_Enough):
         train_in_ranks(
             "policy",
             model,
@@ -233,8 +237,6 @@ def _train(
             save_to=folder / "trained",
             progress=progress,
         )
-    except _Enough:
-        pass
     measured = moments[1:]  # the first call says that training begins
     began, done = (measured[0][0], measured[1:]) if len(measured) > 1 else (moments[0][0], measured)
     examples = sum(count for _, count in done)

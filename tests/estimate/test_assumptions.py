@@ -37,7 +37,9 @@ def test_an_assumption_that_there_is_not_names_the_nearest():
         Assumptions().said({"sloved": 1}, "mine.yaml")
 
 
-@pytest.mark.parametrize("value", ["much", [3, 2], [1, 2, 3], 0, -1, True, None, {"a": 1}, "nan", [1, "inf"]])
+@pytest.mark.parametrize(
+    "value", ["much", [3, 2], [1, 2, 3], 0, -1, True, None, {"a": 1}, "nan", [1, "inf"]]
+)
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(errors.SpecError, match=r"mine\.yaml: right is"):
         Assumptions().said({"right": value}, "mine.yaml")
@@ -45,7 +47,9 @@ def test_what_is_no_number_is_refused(value):
 
 def test_a_gpu_is_a_known_name_or_four_figures():
     assert find_gpu("H100") is GPUS["h100"]
-    mine = parse_gpu({"name": "x", "memory_gb": 10, "teraflops": 20, "terabytes_per_s": 0.5}, "f: gpu")
+    mine = parse_gpu(
+        {"name": "x", "memory_gb": 10, "teraflops": 20, "terabytes_per_s": 0.5}, "f: gpu"
+    )
     assert (mine.memory, mine.arithmetic, mine.bandwidth) == (10e9, 20e12, 0.5e12)
     for wrong in ({"name": "x"}, 3, None):
         with pytest.raises(errors.SpecError, match="terabytes_per_s"):

@@ -9,8 +9,9 @@ from tests.estimate.making import MODEL, numbers, planned, step
 
 
 def test_drawing_takes_as_long_as_its_weights_and_caches_need_from_memory():
-    # 80 rows of 200 + 256 tokens of 20,000 bytes find room. A round moves the weights of 0.9e9 parameters, two bytes each,
-    # and 80 caches of 328 tokens, at half of 1e12 bytes a second; 10 ms go beside it. 160 responses are two such batches.
+    # 80 rows of 200 + 256 tokens of 20,000 bytes find room. A round moves the weights of 0.9e9 parameters, two bytes
+    # each, and 80 caches of 328 tokens, at half of 1e12 bytes a second; 10 ms go beside it. 160 responses are two such
+    # batches.
     plan = planned({"execution": {"sampling_rows": 80}})
     found = step(plan, "iter-01/generate")
     round_ = (1.8e9 + 80 * 328 * 20_000) / 0.5e12 + 0.010

@@ -45,7 +45,9 @@ def measured(**changes):
 def plan(calibration, **changes):
     exact = numbers(measured_spread=1, length_growth=1, size_scaling=1)
     device = device_of(calibration, None, "cal.yaml")
-    return planned(**{"calibration": calibration, "gpu": device, "numbers": exact, "local": True} | changes)
+    return planned(
+        **{"calibration": calibration, "gpu": device, "numbers": exact, "local": True} | changes
+    )
 
 
 def test_measured_seconds_are_what_a_plan_counts_with():
@@ -127,7 +129,9 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
 
 
 def test_a_damaged_file_names_what_is_wrong_in_it():
-    with pytest.raises(errors.SpecError, match=r"(?s)cal\.yaml is no calibration.*parameters.*--calibrate"):
+    with pytest.raises(
+        errors.SpecError, match=r"(?s)cal\.yaml is no calibration.*parameters.*--calibrate"
+    ):
         parse_calibration(RAW | {"parameters": "many"}, "cal.yaml")
 
 
@@ -135,7 +139,9 @@ def test_a_measurement_needs_no_assumption_of_hardware():
     found = make_plan(
         given(calibration=measured(), gpu=device_of(measured(), None, "cal"), local=True)
     )
-    assert not {"read_utilisation", "train_utilisation", "round_ms_transformers"} & set(found.assumptions)
+    assert not {"read_utilisation", "train_utilisation", "round_ms_transformers"} & set(
+        found.assumptions
+    )
     assert {"measured_spread", "length_growth"} <= set(found.assumptions)
 
 

@@ -44,7 +44,11 @@ def write_model(folder: Path, shapes=None, config=CONFIG) -> Path:
 
 
 def test_parameters_are_counted_in_the_weights_own_headers(tmp_path):
-    shapes = {"model.visual.proj.weight": [4, 5], "model.layers.0.weight": [6, 7], "lm_head.bias": []}
+    shapes = {
+        "model.visual.proj.weight": [4, 5],
+        "model.layers.0.weight": [6, 7],
+        "lm_head.bias": [],
+    }
     facts = read_model(str(write_model(tmp_path / "m", shapes)), "model")
     assert facts.parameters == 20 + 42 + 1
     assert facts.vision_parameters == 20
@@ -104,7 +108,9 @@ def test_a_config_without_a_shape_asks_for_the_number(tmp_path):
     assert read_model(str(folder), "model", 3e9).parameters == 3e9
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", struct.pack("<Q", 1 << 60), struct.pack("<Q", 5) + b"[1,2]"])
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", struct.pack("<Q", 1 << 60), struct.pack("<Q", 5) + b"[1,2]"]
+)
 def test_weights_that_are_none_are_said_to_be_none(tmp_path, content):
     folder = write_model(tmp_path / "m")
     (folder / "model.safetensors").write_bytes(content)
@@ -160,7 +166,11 @@ def test_image_tokens_follow_from_sizes_where_patches_are_merged(data):
 
 def test_image_tokens_equal_those_of_the_stock_processor(tmp_path):
     transformers = pytest.importorskip("transformers")
-    pixels = {"patch_size": 14, "merge_size": 2, "size": {"shortest_edge": 3136, "longest_edge": 200_704}}
+    pixels = {
+        "patch_size": 14,
+        "merge_size": 2,
+        "size": {"shortest_edge": 3136, "longest_edge": 200_704},
+    }
     processor = transformers.Qwen2VLImageProcessor(**pixels)
     processor.save_pretrained(tmp_path)
     for size in ((100, 100), (640, 480), (30, 900), (1000, 1000)):

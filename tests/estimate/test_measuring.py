@@ -89,7 +89,9 @@ def test_what_the_measuring_says_is_wrong_is_raised_here(place, monkeypatch, tmp
 
 def test_a_process_that_ends_without_a_word_gives_its_last_one(place, monkeypatch, tmp_path):
     fake(monkeypatch, tmp_path, "import sys; sys.exit('the driver is too old')")
-    with pytest.raises(errors.WorkerLost, match="exit code 1; the last it said: the driver is too old"):
+    with pytest.raises(
+        errors.WorkerLost, match="exit code 1; the last it said: the driver is too old"
+    ):
         measuring.calibrate(asked(place))
 
 

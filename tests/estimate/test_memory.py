@@ -48,7 +48,7 @@ def test_activations_follow_rows_tokens_layers_and_width():
     found = need(Setup(zero=1, ranks=8))["activations"]  # one row a rank
     decoder = 300 * 30 * 1000 * 10
     tower = 100 * 4 * 30 * 500 * 10
-    words = 100 * 1000 * 12
+    words = 100 * 1000 * 10
     assert found == decoder + tower + words
     assert need(Setup(zero=1, ranks=4))["activations"] == 2 * found
     assert need(Setup(zero=1, ranks=4, micro_batch=1))["activations"] == found
@@ -56,7 +56,7 @@ def test_activations_follow_rows_tokens_layers_and_width():
 
 def test_recomputing_keeps_two_bytes_a_unit_and_one_layer():
     found = need(Setup(zero=1, ranks=8, recomputed=True))["activations"]
-    assert found == 300 * 2 * 1000 * 10 + 300 * 30 * 1000 + 100 * 4 * 30 * 500 + 100 * 1000 * 12
+    assert found == 300 * 2 * 1000 * 10 + 300 * 30 * 1000 + 100 * 4 * 30 * 500 + 100 * 1000 * 10
 
 
 def test_a_frozen_group_has_no_gradient_and_no_moments():
@@ -85,7 +85,9 @@ SIZES = st.floats(1e8, 1e11)
 def test_a_higher_zero_stage_never_needs_more_on_a_gpu(setup, parameters, optimization):
     model = replace(MODEL, parameters=parameters, vision_parameters=parameters / 10)
     needed = [
-        memory.training(model, replace(setup, zero=stage), optimization, LENGTHS, numbers()).bytes.high
+        memory.training(
+            model, replace(setup, zero=stage), optimization, LENGTHS, numbers()
+        ).bytes.high
         for stage in (0, 1, 2, 3)
     ]
     assert needed == sorted(needed, reverse=True)
@@ -121,8 +123,14 @@ def test_a_model_that_fits_nowhere_is_said_to_fit_nowhere():
 def test_whether_it_fits_is_open_where_the_assumptions_leave_it_open():
     need_ = memory.Need(who="it", parts={"weights": Range(60e9, 90e9)})
     assert memory.verdict(need_, GPU, numbers()).fits is None
-    assert memory.verdict(replace(need_, parts={"weights": Range.of(71e9)}), GPU, numbers()).fits is True
-    assert memory.verdict(replace(need_, parts={"weights": Range.of(73e9)}), GPU, numbers()).fits is False
+    assert (
+        memory.verdict(replace(need_, parts={"weights": Range.of(71e9)}), GPU, numbers()).fits
+        is True
+    )
+    assert (
+        memory.verdict(replace(need_, parts={"weights": Range.of(73e9)}), GPU, numbers()).fits
+        is False
+    )
 
 
 def test_sampling_with_transformers_needs_all_rows_and_vllm_room_for_one():
@@ -144,7 +152,10 @@ def test_an_evaluation_holds_both_models():
 def test_a_plan_warns_of_what_cannot_fit_and_says_what_would():
     large = replace(MODEL, parameters=8.5e9, layers=32, hidden=4096, vocabulary=128_256)
     plan = planned(
-        {"execution": {"deepspeed": {"processes": 8}}, "evolve": {"optimization": {"batch_size": 512}}},
+        {
+            "execution": {"deepspeed": {"processes": 8}},
+            "evolve": {"optimization": {"batch_size": 512}},
+        },
         models={"model": large},
     )
     (warning,) = [w for w in plan.warnings if w.startswith("training") and "execution" in w][:1]

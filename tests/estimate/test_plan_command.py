@@ -11,12 +11,12 @@ from mstarctl.main import app
 from typer.testing import CliRunner
 
 from mstar import errors
+from mstar.config import load_spec
 from mstar.controller.prepare import prepare
 from mstar.demo.dataset import write_dataset
 from mstar.demo.specs import base_folder
 from mstar.estimate.calibration import parse_calibration, save_calibration
 from mstar.recipe import Done, next_step
-from mstar.config import load_spec
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.folder import FolderStore
 from mstar.tasks import Ref, task_hash

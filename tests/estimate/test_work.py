@@ -80,7 +80,11 @@ def test_a_committed_step_takes_nothing_and_says_what_its_followers_get():
 
     def known(one):
         found = done(one)
-        return Done(name=one.name, ref=found.ref, results=results[one.name]) if one.name in results else None
+        return (
+            Done(name=one.name, ref=found.ref, results=results[one.name])
+            if one.name in results
+            else None
+        )
 
     plan = planned(known=known)
     assert step(plan, "warm-up/generate").wall == Range.of(0)
@@ -118,7 +122,9 @@ def test_assumptions_that_are_ranges_give_ranges():
 
 
 def test_a_response_never_has_more_than_it_may():
-    found = given({"evolve": {"rollout": {"max_new_tokens": 8}}}, numbers=numbers(response_share=[0.5, 3]))
+    found = given(
+        {"evolve": {"rollout": {"max_new_tokens": 8}}}, numbers=numbers(response_share=[0.5, 3])
+    )
     from mstar.estimate.planning import make_plan
 
     assert step(make_plan(found), "iter-01/generate").work.generated == Range(160 * 4, 160 * 8)
