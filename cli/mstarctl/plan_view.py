@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from mstar.estimate.bill import Bucket, StageCost, StepCost
@@ -15,6 +16,7 @@ from mstarctl import show
 
 BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 MADE_UP = "assumed"
+WIDE = 140
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +75,14 @@ def _images(given: Given, key: str) -> list[Source]:
 def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool) -> None:
     """Tables for people: the plan, its warnings, and everything that it rests on."""
     where = "on this machine" if given.local else "in a cluster"
-    out = show.output
+    # Where nobody looks, there is no edge to keep to.
+    out = show.output if show.output.is_terminal else Console(highlight=False, width=WIDE)
     out.print(f"[bold]{given.spec.name}[/] {where}: least to most of each", soft_wrap=True)
-    # Where nobody looks, nothing is cut.
-    width = out.width if out.is_terminal else max(out.width, 120)
-    out.print(_table(plan, priced=given.price is not None), width=width)
-    out.print(_about(plan.stages[-1]), soft_wrap=True)
+    hours = _hours(given)
+    out.print(_table(plan, hours, priced=given.price is not None))
+    out.print(_about(plan.stages[-1], hours), soft_wrap=True)
     if steps:
-        out.print(_step_table(plan.steps), width=width)
+        out.print(_step_table(plan.steps, hours))
     for line in _store_lines(plan.bucket, given.quota):
         out.print(line, soft_wrap=True)
     for warning in plan.warnings:
@@ -102,17 +104,23 @@ def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool
         why = f"{number.source}: {number.why}" if number.why else number.source
         value = f"{plain(number.value)} {number.unit}"
         table.add_row(*map(_plain, (name, value, why, f"--assume {name}=…")))
-    out.print(table, width=width)
+    out.print(table)
 
 
-def _table(plan: RunPlan, *, priced: bool) -> Table:
+def _hours(given: Given) -> str:
+    """What a device's hours are called: not every machine that was measured has a GPU."""
+    measured = given.calibration
+    return "GPU-hours" if measured is None or measured.device.kind == "cuda" else "device-hours"
+
+
+def _table(plan: RunPlan, hours: str, *, priced: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("stage")
     heads = [
         "steps",
         "rows",
         "tokens",
-        "GPU-hours",
+        hours,
         "wall time",
         "stored",
         *(["cost"] if priced else []),
@@ -124,9 +132,9 @@ def _table(plan: RunPlan, *, priced: bool) -> Table:
     return table
 
 
-def _about(whole: StageCost) -> str:
+def _about(whole: StageCost, hours: str) -> str:
     """The middle of the ranges of a whole run."""
-    said = [f"{_number(whole.gpu_hours.middle)} GPU-hours", f"{_time(whole.wall.middle)} of time"]
+    said = [f"{_number(whole.gpu_hours.middle)} {hours}", f"{_time(whole.wall.middle)} of time"]
     if whole.cost is not None:
         said.append(f"a cost of {_number(whole.cost.middle)}")
     return f"in the middle of it all: {', '.join(said)}"
@@ -143,20 +151,19 @@ def _cells(stage: StageCost, *, priced: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _step_table(steps: Sequence[StepCost]) -> Table:
+def _step_table(steps: Sequence[StepCost], hours: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("step")
-    for head in ("rows", "GPU-hours", "wall time", "stored"):
+    for head in ("rows", hours, "wall time", "stored"):
         table.add_column(head, justify="right")
     for step in steps:
         if step.work.adopted:
             table.add_row(step.work.name, "there already", "0", "0", "0")
             continue
-        hours = step.held / 3600.0
         table.add_row(
             step.work.name,
             counted(step.work.rows),
-            plain(hours),
+            plain(step.held / 3600.0),
             lasting(step.wall),
             size(step.kept),
         )

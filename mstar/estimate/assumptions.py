@@ -59,6 +59,12 @@ DEFAULTS: Mapping[str, Assumption] = {
         0.3, 1.0, "of the right responses are left without repeats and bare answers", "a guess"
     ),
     "pairs_found": _taken(0.4, 1.0, "of the asked pairs can be balanced", "0.6 in the demo"),
+    "distinct": _taken(
+        0.4,
+        1.0,
+        "of a query's responses differ",
+        "equal ones are scored once; short ones are often equal",
+    ),
     "threshold_kept": _taken(0.2, 0.8, "of the right responses are above a threshold", "a guess"),
     "benchmark_questions": _taken(
         1000,

@@ -70,8 +70,8 @@ def read_model(path: str, key: str, parameters: float | None = None) -> ModelFac
         if known := known_model(path):
             return known
         raise ModelError(
-            f"{key}: nothing is known of {path}: there is no config.json, and no model of that name is known. Put the model "
-            f"there, or say how large it is: {option} 8.5e9"
+            f"{key}: nothing is known of {path}: there is no config.json, and no model of that name is known. Put the "
+            f"model there, or say how large it is: {option} 8.5e9"
         )
     config = _json_file(folder / "config.json")
     shapes, size = _weights(folder)

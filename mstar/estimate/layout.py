@@ -11,7 +11,7 @@ from mstar.execution import Execution
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One stage: ``pods`` start for a step, ``parallel`` of them at a time; each has ``devices``, ``used`` of them work.
+    """One stage: ``pods`` start for a step, ``parallel`` at a time; each has ``devices``, of which ``used`` work.
 
     On one machine ``pods`` is 0: one process takes step after step. ``named`` says whether the spec names the devices.
     """

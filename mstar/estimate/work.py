@@ -151,7 +151,7 @@ class Workload:
         judged = judged_prompts = ZERO
         if task.prm:
             asked = Range.of(1.0) if task.labels == "vote" else self.numbers[read.right]
-            judged = read.responses * asked
+            judged = read.responses * asked * self.numbers["distinct"]
             judged_prompts = read.queries.least(judged)
         work = Work(
             name=name,
@@ -218,7 +218,7 @@ class Workload:
         sampled = Range.of(count * task.samples * len(task.temperatures))
         responses = sampled + (count if task.greedy else 0.0)
         tokens = self.response_tokens(task.max_new_tokens)
-        asked = sampled if task.prm else ZERO
+        asked = sampled * self.numbers["distinct"] if task.prm else ZERO
         return Work(
             name=name,
             stage="evaluate",

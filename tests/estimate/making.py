@@ -36,6 +36,7 @@ EXACT = {
     "solved": 0.8,
     "usable": 0.5,
     "pairs_found": 0.5,
+    "distinct": 1.0,
     "start_seconds": 1e-9,
     "store_mb_per_s": 1e12,
     "checked_per_s": 1e12,
