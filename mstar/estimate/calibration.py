@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -13,7 +13,7 @@ from mstar.estimate.models import ModelFacts
 from mstar.mistakes import mistakes
 from mstar.tasks import Record
 
-FORMAT = "mstar-calibration"
+FORMAT: Final = "mstar-calibration"
 
 
 class Device(Record):

@@ -6,8 +6,9 @@ under adapters in bfloat16 are two bytes as well.
 ZeRO divides the optimizer (stage 1), the gradients as well (2) and the weights as well (3) among the ranks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.hardware import Gpu
@@ -118,7 +119,7 @@ def training(
     if setup.offload == "parameters":
         weights = 0.0
     return Need(
-        who=f"training with {_said(setup)}",
+        who=f"training with {_said(setup, optimization)}",
         parts={
             "weights": Range.of(weights),
             "gradients": Range.of(gradients),
@@ -213,16 +214,24 @@ def advised(
     found = verdict(training(model, setup, optimization, lengths, numbers), gpu, numbers)
     if found.fits:
         return found
-    advice = []
+    advice: dict[frozenset[str], str] = {}
     for other in _alternatives(setup, optimization.batch_size):
         need = training(model, other, optimization, lengths, numbers)
-        if verdict(need, gpu, numbers).fits:
-            advice.append(_change(setup, other))
+        changed = _changed(setup, other)
+        if changed and not advice.keys() & _parts(changed) and verdict(need, gpu, numbers).fits:
+            advice[frozenset(changed)] = ", ".join(changed.values())
         if len(advice) == 3:
             break
-    if not advice:
-        advice = ["no setting of this plan fits: take more or larger GPUs, or a smaller model"]
-    return replace(found, advice=tuple(advice))
+    said = tuple(advice.values()) or ("more or larger GPUs, or a smaller model: no setting alone",)
+    return replace(found, advice=said)
+
+
+def _parts(changed: Mapping[str, str]) -> set[frozenset[str]]:
+    """Every choice among the changed settings: who is told that one alone is enough need not hear of more."""
+    names = sorted(changed)
+    return {
+        frozenset(some) for count in range(1, len(names) + 1) for some in combinations(names, count)
+    }
 
 
 def _alternatives(setup: Setup, batch: int) -> Iterator[Setup]:
@@ -251,25 +260,25 @@ def _alternatives(setup: Setup, batch: int) -> Iterator[Setup]:
         yield replace(fewest, recomputed=True, lora=16)
 
 
-def _change(old: Setup, new: Setup) -> str:
-    """What to write into a spec to come from one setup to the other."""
-    said = []
+def _changed(old: Setup, new: Setup) -> dict[str, str]:
+    """What to write into a spec to come from one setup to the other, by setting."""
+    said = {}
     if new.micro_batch != old.micro_batch:
-        said.append(f"execution.micro_batch={new.micro_batch}")
+        said["rows"] = f"execution.micro_batch={new.micro_batch}"
     if new.recomputed and not old.recomputed:
-        said.append("execution.gradient_checkpointing=true")
+        said["recomputed"] = "execution.gradient_checkpointing=true"
     if new.zero != old.zero:
-        said.append(f"execution.deepspeed.zero_stage={new.zero}")
+        said["zero"] = f"execution.deepspeed.zero_stage={new.zero}"
     if new.ranks != old.ranks:
-        said.append(f"{new.ranks} ranks (execution.deepspeed.processes, a GPU each)")
+        said["ranks"] = f"{new.ranks} ranks (execution.deepspeed.processes, a GPU each)"
     if new.offload != old.offload:
-        said.append(f"execution.deepspeed.offload={new.offload}")
+        said["offload"] = f"execution.deepspeed.offload={new.offload}"
     if new.lora and not old.lora:
-        said.append(f"optimization.lora.rank={new.lora}")
-    return ", ".join(said)
+        said["lora"] = f"optimization.lora.rank={new.lora}"
+    return said
 
 
-def _said(setup: Setup) -> str:
+def _said(setup: Setup, optimization: Optimization) -> str:
     how = [f"ZeRO {setup.zero}" if setup.zero is not None else "no DeepSpeed"]
     how.append(f"{setup.ranks} rank{'s' if setup.ranks > 1 else ''}")
     if setup.offload != "none":
@@ -278,6 +287,8 @@ def _said(setup: Setup) -> str:
         how.append("gradient checkpointing")
     if setup.lora:
         how.append(f"LoRA rank {setup.lora}")
+    if optimization.freeze:
+        how.append(f"{' and '.join(optimization.freeze)} frozen")
     return ", ".join(how)
 
 

@@ -117,7 +117,16 @@ def test_a_model_that_fits_nowhere_is_said_to_fit_nowhere():
     model = replace(MODEL, parameters=5e13)
     found = memory.advised(model, Setup(zero=3, ranks=64), HALF, LENGTHS, GPU, numbers())
     assert found.fits is False
-    assert "larger GPUs" in found.advice[0]
+    assert found.advice == ("more or larger GPUs, or a smaller model: no setting alone",)
+
+
+def test_who_hears_that_one_setting_is_enough_does_not_hear_of_it_with_another():
+    small = replace(GPU, memory=5e9)
+    found = memory.advised(MODEL, Setup(zero=2, ranks=4), HALF, LENGTHS, small, numbers())
+    assert found.fits is False
+    assert len(found.advice) == len(set(found.advice)) > 1
+    alone = [one for one in found.advice if "," not in one]
+    assert not any(one in other and one != other for one in alone for other in found.advice)
 
 
 def test_whether_it_fits_is_open_where_the_assumptions_leave_it_open():
