@@ -184,7 +184,7 @@ def _stored(
         return made_up, nothing_known, ()
     try:
         opened = _open(spec, store)
-        inputs = opened and stored_inputs(opened, spec, data.queries)
+        inputs = stored_inputs(opened, spec, data.queries) if opened else None
     except MstarError as error:
         if store is not None:
             raise

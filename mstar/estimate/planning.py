@@ -195,8 +195,14 @@ def _starting(given: Given) -> tuple[Range, dict[str, Range]]:
 def _sampling(given: Given, key: str, place: Layout, lengths: Mapping[str, Lengths]) -> Speed:
     measured = given.calibration
     if measured is None:
-        facts = given.models[key]
-        return assumed_speed(facts, given.gpu, place.execution, lengths[key], given.numbers)
+        return assumed_speed(
+            given.models[key],
+            given.gpu,
+            place.execution,
+            lengths[key],
+            given.numbers,
+            samples=given.spec.evolve.rollout.samples,
+        )
     if measured.generate is None:
         raise _unmeasured(measured, "generate")
     found, spread = measured.generate, _spread(given, key)

@@ -49,15 +49,21 @@ class TrainSpeed:
 
 
 def assumed_speed(
-    model: ModelFacts, gpu: Gpu, execution: Execution, lengths: Lengths, numbers: Assumptions
+    model: ModelFacts,
+    gpu: Gpu,
+    execution: Execution,
+    lengths: Lengths,
+    numbers: Assumptions,
+    *,
+    samples: int = 1,
 ) -> Speed:
-    """Reading and drawing on a GPU whose figures are known."""
+    """Reading and drawing on a GPU whose figures are known, so many samples a prompt."""
     reading = numbers["read_utilisation"] * gpu.arithmetic
     vision = lengths.image * (2 * model.vision_parameters * model.patches)
     prompt = (lengths.prompt * (2 * model.language_parameters) + vision) / reading
     read = Range.of(2 * model.language_parameters) / reading
     engine = execution.engine
-    rows = rows_at_once(model, gpu, execution, lengths, numbers)
+    rows = rows_at_once(model, gpu, execution, lengths, numbers, samples=samples)
     # A cache grows while a response does: on average half of it is there.
     context = lengths.prompt + lengths.response * 0.5
     moved = context * rows * model.cache_bytes(HALF) + HALF * model.language_parameters
@@ -69,11 +75,21 @@ def assumed_speed(
 
 
 def rows_at_once(
-    model: ModelFacts, gpu: Gpu, execution: Execution, lengths: Lengths, numbers: Assumptions
+    model: ModelFacts,
+    gpu: Gpu,
+    execution: Execution,
+    lengths: Lengths,
+    numbers: Assumptions,
+    *,
+    samples: int = 1,
 ) -> Range:
-    """Rows that decode together: those asked for, or as many as their caches find room, at least one."""
+    """Rows that decode together: those asked for, or as many as their caches find room, at least one.
+
+    With vLLM the ``samples`` of a prompt share its cache.
+    """
+    sharing = samples if execution.engine == "vllm" else 1
     free = _free(gpu, numbers, HALF * model.parameters)
-    row = (lengths.prompt + lengths.response) * model.cache_bytes(HALF)
+    row = (lengths.prompt * (1 / sharing) + lengths.response) * model.cache_bytes(HALF)
     room = Range(max(1.0, free.low / row.high), max(1.0, free.high / row.low))
     return room.least(float(execution.sampling_rows))
 

@@ -5,7 +5,9 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from mstar.estimate.ranges import Range
-from tests.estimate.making import MODEL, numbers, planned, step
+from mstar.estimate.speed import Lengths, rows_at_once
+from mstar.execution import Execution
+from tests.estimate.making import GPU, MODEL, numbers, planned, step
 
 
 def test_drawing_takes_as_long_as_its_weights_and_caches_need_from_memory():
@@ -18,6 +20,15 @@ def test_drawing_takes_as_long_as_its_weights_and_caches_need_from_memory():
     prompt = (200 * 1.8e9 + 100 * 4 * 0.2e9) / 50e12
     assert found.device.low == pytest.approx(10 * prompt + 2 * 256 * round_)
     assert found.device.low == pytest.approx(found.device.high)
+
+
+def test_with_vllm_samples_of_a_prompt_share_its_cache():
+    execution = Execution(engine="vllm", sampling_rows=10_000)
+    lengths = Lengths(text=Range.of(900), image=Range.of(100), response=Range.of(100))
+    alone = rows_at_once(MODEL, GPU, execution, lengths, numbers())
+    shared = rows_at_once(MODEL, GPU, execution, lengths, numbers(), samples=10)
+    assert alone.low == pytest.approx((0.9 * 80e9 - 2e9) / (1100 * 20_000))
+    assert shared.low == pytest.approx(alone.low * 1100 / 200)
 
 
 def test_training_is_six_operations_a_parameter_and_token():

@@ -145,7 +145,7 @@ def test_whether_it_fits_is_open_where_the_assumptions_leave_it_open():
 def test_sampling_with_transformers_needs_all_rows_and_vllm_room_for_one():
     row = (200 + 512) * 2 * 10 * 500 * 2
     for engine, rows in (("transformers", 64), ("vllm", 1)):
-        execution = Execution(engine=engine, sampling_rows=64)  # type: ignore[arg-type]
+        execution = Execution(engine=engine, sampling_rows=64)
         found = memory.generating(MODEL, execution, LENGTHS, 2.0, 512)
         assert found.parts["weights"] == Range.of(2e9)
         assert found.parts["caches"] == Range.of(row * rows)

@@ -129,7 +129,7 @@ def commit(store, spec_file, count):
     """Commit a run's first steps, as its controller would."""
     asked = load_spec(spec_file)
     run_ = prepare(store, asked)
-    history = []
+    history: list[Done] = []
     for _ in range(count):
         step = next_step(run_.spec, run_.inputs, history)
         assert step is not None
