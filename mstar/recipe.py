@@ -5,7 +5,7 @@ steps already done, so a controller that was killed anywhere knows where it stan
 The parts of the program are in ``plan``.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from mstar.config import RunSpec
 from mstar.core.rules.threshold import ALPHAS
@@ -105,8 +105,16 @@ def planned_names(spec: RunSpec, inputs: Inputs) -> list[str]:
     return [step.name for step in planned(spec, inputs)]
 
 
-def planned(spec: RunSpec, inputs: Inputs) -> Iterator[Step]:
-    """All steps in order; what they read from each other is made up, since it is not there yet."""
+def nothing_known(step: Step) -> Done | None:
+    """No step is done yet."""
+    del step
+    return None
+
+
+def planned(
+    spec: RunSpec, inputs: Inputs, known: Callable[[Step], Done | None] = nothing_known
+) -> Iterator[Step]:
+    """All steps in order; what they read from each other is made up where ``known`` does not say that it is there."""
     program = recipe(spec, inputs)
     step = next(program, None)
     grid = spec.evolve.exploration.temperatures if spec.evolve.exploration else ()
@@ -116,7 +124,8 @@ def planned(spec: RunSpec, inputs: Inputs) -> Iterator[Step]:
         "alphas": [{"alpha": alpha, "balanced_accuracy": 0.0} for alpha in ALPHAS],
     }
     while step is not None:
+        done = known(step)
         yield step
         identity = task_hash(step.task)
         ref = Ref(kind="step", id=identity, digest=identity)
-        step = follow(program, step, Done(name=step.name, ref=ref, results=found))
+        step = follow(program, step, done or Done(name=step.name, ref=ref, results=found))

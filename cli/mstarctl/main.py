@@ -15,6 +15,7 @@ from mstarctl import (
     comparing,
     data,
     export,
+    plan,
     recipes,
     stages,
     tracking,
@@ -290,6 +291,7 @@ def report(
 
 
 app.command()(upkeep.doctor)
+app.command()(plan.plan)
 app.command()(upkeep.gc)
 app.command()(recipes.recipes)
 app.command()(comparing.study)
