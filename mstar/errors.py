@@ -83,7 +83,7 @@ class Preempted(MstarError):
 
 
 class OutOfMemory(MstarError):
-    """A pod used more memory than its limit."""
+    """A pod used more memory than its limit, or an engine more than its GPU has."""
 
     exit_code = 15
 

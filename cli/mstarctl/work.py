@@ -103,7 +103,7 @@ def _check_engines(execution: Execution) -> None:
     for package, asked in needed.items():
         if asked and importlib.util.find_spec(package) is None:
             raise MissingDependency(
-                f"execution asks for {package}, which is not installed here; install it (docs/stages.md), or leave "
+                f"execution asks for {package}, which is not installed here; install it (docs/engines.md, docs/stages.md), or leave "
                 "it out of execution"
             )
 

@@ -1,4 +1,4 @@
-"""An engine that fails says what to change, or has its work tried elsewhere; the fake vLLM fails as the real one does."""
+"""An engine that fails says what to change, or has its work tried elsewhere: the fake fails as the real one does."""
 
 from contextlib import closing
 from pathlib import Path
