@@ -15,8 +15,8 @@ from mstar.config import RunSpec
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.prepare import prepare
 from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
+from mstar.equivalence.pool import require_math_verify
 from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
-from mstar.execution import Execution
 from mstar.executors.local import LocalExecutor
 from mstar.history import Run, load_history, load_run, run_names
 from mstar.mistakes import nearest
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 def run(file: Path, overrides: list[str], *, dry_run: bool, fresh: bool, as_json: bool) -> None:
     """Check, prepare and advance a run on this machine."""
     spec = read_spec(file, overrides, fresh=fresh, as_json=as_json)
-    _check_engines(spec.execution)
+    _check_packages(spec)
     if dry_run:
         show.plan(spec, check(spec), as_json=as_json)
         return
@@ -97,13 +97,16 @@ def wait(url: str, name: str, *, context: str | None, namespace: str | None, as_
     follow(store, name, _api(store, name, context, namespace), as_json=as_json)
 
 
-def _check_engines(execution: Execution) -> None:
-    """What a run here would find missing only after hours: the engine, and DeepSpeed."""
+def _check_packages(spec: RunSpec) -> None:
+    """What a run here would find missing only after hours: the engine, DeepSpeed, and math-verify."""
+    execution = spec.execution
+    if spec.answers.math_verify:
+        require_math_verify()
     needed = {"vllm": execution.engine == "vllm", "deepspeed": execution.deepspeed is not None}
     for package, asked in needed.items():
         if asked and importlib.util.find_spec(package) is None:
             raise MissingDependency(
-                f"execution asks for {package}, which is not installed here; install it (docs/engines.md, docs/stages.md), or leave "
+                f"execution asks for {package}, which is not installed here; install it (docs/stages.md), or leave "
                 "it out of execution"
             )
 

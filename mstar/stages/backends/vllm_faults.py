@@ -17,9 +17,12 @@ _MEMORY = re.compile(
     r"out of memory|OutOfMemory|MemoryError|bad_alloc|[Cc]an(?:no|')t allocate memory"
     r"|No available memory for the cache|larger than the available KV cache|is less than desired",
 )
-_ERROR = re.compile(r"\b\w*(?:Error|Exception|Interrupt): .*\S")
+_ERROR = re.compile(
+    r"\b\w*(?:Error|Exception|Interrupt): .*\S|Worker proc \S+ died unexpectedly \(exit code: [^)]*\)"
+)
 _HIDING = re.compile(
     r"Engine core initialization failed|EngineDead|EngineCore encountered an issue|WorkerProc initialization failed"
+    r"|^cancelled$|Executor failed"
 )
 """What vLLM says of its further processes: that one failed, and not why."""
 

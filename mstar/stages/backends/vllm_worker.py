@@ -70,7 +70,6 @@ def main(descriptor: int) -> None:
     """Serve the stage at the other end of a socket."""
     # Else vLLM's processes would hold it open.
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no keyword
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     warnings.simplefilter("ignore")
     with suppress(BrokenPipeError):  # the stage is gone
