@@ -24,7 +24,7 @@ log = logging.getLogger("mstar.vllm")
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # EngineOptions.apart decides
-    "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",  # a process with threads must not fork
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a process with threads must not fork
     "VLLM_CONFIGURE_LOGGING": "0",  # to where the stage's own log goes
     "VLLM_NO_USAGE_STATS": "1",
 }
