@@ -27,6 +27,9 @@ IMAGES: dict[str, str] = {
 }
 """Which image runs what."""
 
+GPU = "nvidia.com/gpu"
+"""What a pod asks for when its block says nothing of GPUs, and its engine needs some."""
+
 
 def _matching(pattern: str, longest: int, form: str) -> AfterValidator:
     """Text that the cluster would take, so that a slip is found on the laptop."""
@@ -207,11 +210,13 @@ class Cluster(Record):
         pod: Pod = getattr(self.stages, stage)
         return pod
 
-    def image(self, what: str, engine: str = "transformers") -> str:
-        """The image of a stage, or of the controller; an evaluation by vLLM runs in the image that has it."""
+    def image(self, what: str, execution: Execution | None = None) -> str:
+        """The image of a stage as it is executed, or of the controller."""
         own = self.controller if what == "controller" else getattr(self.stages, what)
-        which = "generator" if (what, engine) == ("evaluate", "vllm") else IMAGES[what]
-        return own.image or f"{self.images.registry}/mstar-{which}:{self.images.tag}"
+        # vLLM is in the generator's image alone.
+        vllm = what == "evaluate" and execution is not None and execution.engine == "vllm"
+        name = IMAGES["generate" if vllm else what]
+        return own.image or f"{self.images.registry}/mstar-{name}:{self.images.tag}"
 
 
 def execution_of(common: Execution, pod: Pod) -> Execution:
@@ -223,6 +228,29 @@ def execution_of(common: Execution, pod: Pod) -> Execution:
     except ValidationError as error:
         lines = mistakes(error, Execution, "execution", under="execution.")
         raise ValueError("; ".join(line.strip() for line in lines)) from None
+
+
+def resources_of(stage: str, pod: Pod, execution: Execution) -> Resources:
+    """What a stage's container holds: what its block says, and the GPUs of an engine that is split over several.
+
+    ``ValueError`` when the block has GPUs, and they cannot be shared out among such engines.
+    """
+    size, processes = execution.vllm.tensor_parallel, execution.vllm.processes
+    sampling = stage in {"generate", "evaluate"} and execution.engine == "vllm"
+    if not sampling or size == 1 or execution.device == "cpu":
+        return pod.resources
+    held, needed = pod.resources.gpus, size * (processes or 1)
+    if not held:
+        limits = pod.resources.limits | {GPU: str(needed)}
+        return pod.resources.model_copy(update={"limits": limits})
+    if held % size or held < needed:
+        raise ValueError(
+            f"resources.limits gives a pod {held} GPUs, but execution.vllm.tensor_parallel is {size}"
+            + (f" and processes {processes}" if processes else "")
+            + f"; give it {max(needed, -(-held // size) * size)}, leave GPUs out of resources.limits (they follow "
+            "then), or lower tensor_parallel"
+        )
+    return pod.resources
 
 
 def with_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any], source: str) -> Cluster:

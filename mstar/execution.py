@@ -29,6 +29,18 @@ class DeepSpeed(Record):
         return self
 
 
+class Vllm(Record):
+    """How vLLM uses the GPUs: each engine takes ``tensor_parallel`` of them, and ``gpu_share`` of their memory.
+
+    ``processes`` engines work side by side, each a process of its own (None: as many as the GPUs here make; one on a
+    CPU).
+    """
+
+    tensor_parallel: int = Field(1, ge=1)
+    processes: int | None = Field(None, ge=1)
+    gpu_share: float = Field(0.9, gt=0, le=1)
+
+
 class Execution(Record):
     """How a step runs; changes speed, never what is computed beyond rounding (an engine: beyond its own draws).
 
@@ -39,6 +51,7 @@ class Execution(Record):
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: Vllm = Vllm()
     sampling_rows: int = Field(512, ge=1)
     scoring_rows: int = Field(256, ge=1)
     micro_batch: int | None = Field(None, ge=1)

@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from mstar.cluster import Cluster, TrainPod, execution_of
+from mstar.cluster import Cluster, TrainPod, execution_of, resources_of
 from mstar.controller.status import Phase, Status
 from mstar.execution import Execution
 from mstar.executors.base import Observation
@@ -115,8 +115,10 @@ def gpus_held(cluster: Cluster, execution: Execution, stage: str) -> int:
     pod = getattr(cluster.stages, stage)
     if isinstance(pod, TrainPod):
         return int(pod.resources.gpus * pod.nodes)
-    shards = execution_of(execution, pod).shards if stage in {"generate", "score"} else 1
-    return int(pod.resources.gpus * min(shards, pod.parallelism or shards))
+    execution = execution_of(execution, pod)
+    shards = execution.shards if stage in {"generate", "score"} else 1
+    gpus = resources_of(stage, pod, execution).gpus
+    return int(gpus * min(shards, pod.parallelism or shards))
 
 
 class _Server(http.server.ThreadingHTTPServer):

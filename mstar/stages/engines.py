@@ -7,16 +7,13 @@ from mstar.execution import Execution
 from mstar.stages.protocols import Sampler, StepScorer
 
 
-def open_sampler(model: Path, execution: Execution, *, alone: bool = True) -> Sampler:
-    """The sampler of ``execution.engine`` over a model folder; whoever opens it closes it.
-
-    ``alone`` is false when a scorer works beside it and needs memory of the same device.
-    """
+def open_sampler(model: Path, execution: Execution) -> Sampler:
+    """The sampler of ``execution.engine`` over a model folder; whoever opens it closes it."""
     try:
         if execution.engine == "vllm":
             from mstar.stages.backends.vllm_sampler import VllmSampler
 
-            return VllmSampler(model, execution, alone=alone)
+            return VllmSampler(model, execution)
         from mstar.stages.backends.transformers_sampler import TransformersSampler
     except ModuleNotFoundError as error:
         raise missing(error) from None

@@ -1,8 +1,9 @@
 """Evaluate: greedy accuracy, Pass@K, Reward-Pass@2 over temperatures, and the PRM as a verifier (section 4.1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from mstar.core.metrics import mean, mean_pass_at_k, reward_pass_at_k, wilson_interval
@@ -10,60 +11,60 @@ from mstar.core.records import Query, Scored
 from mstar.core.rules.threshold import AlphaTable
 from mstar.core.selection import by_query
 from mstar.core.voting import best_of_n, majority_vote, weighted_vote
-from mstar.data.splits import ImageCache, Sample
+from mstar.data.splits import ImageCache, Sample, Split
 from mstar.stages.context import Context
 from mstar.stages.engines import open_sampler, open_scorer
 from mstar.stages.grading import Grader
 from mstar.stages.inputs import load_split, model_folder, prompted, sample_seeds, sliced
-from mstar.stages.protocols import Progress, Sampler, StepScorer, batches
+from mstar.stages.protocols import Prompted, batches
 from mstar.stages.score import score_steps
 from mstar.storage.artifacts import ArtifactWriter
-from mstar.storage.tables import TableWriter
+from mstar.storage.tables import TableWriter, read_tables
 from mstar.tasks import EvaluateTask, Sampling
 
 QUERIES_AT_ONCE = 1024
 REWARD_PASS = 2
 """The paper's Reward-Pass@2: a right response among the PRM's two best."""
 
+Graded = tuple[list[Scored], int]
+"""The responses to some queries at one setting, and how many of them nobody could grade in time."""
+
 
 def evaluate_whole(task: EvaluateTask, context: Context, writer: ArtifactWriter) -> dict[str, Any]:
-    """Measure a policy; every graded response goes to ``scored.parquet`` (greedy ones at temperature 0)."""
+    """Measure a policy; every graded response goes to ``scored.parquet`` (greedy ones at temperature 0).
+
+    With a PRM all responses are sampled first: the policy's engine is stopped, and its memory free, before the PRM is
+    loaded.
+    """
     grader = Grader(task.answers, context.execution)
     with context.timed("load"):
         split = load_split(context, task.data, task.slice.split)
         rows = sliced(split, task.slice)
-        policy = model_folder(context, task.model)
-        sampler = open_sampler(policy, context.execution, alone=task.prm is None)
-        scorer = None
-        if task.prm:
-            prm = model_folder(context, task.prm)
-            scorer = open_scorer(
-                prm, context.execution, task.step_separator, retokenize=task.retokenize
-            )
-    settings = _settings(task)
-    progress = context.track(len(rows) * len(settings), "prompts")
-    run = _Run(task, context, sampler, scorer, progress, grader)
-    measures = {sampling.temperature: _Measure(task, sampling, grader) for sampling in settings}
+    measures = [_Measure(task, sampling, grader) for sampling in _settings(task)]
     path = context.scratch / "scored.parquet"
-    queries = 0
-    with closing(sampler), grader, TableWriter(path, Scored) as table:
-        for chunk in batches(split.read(rows), QUERIES_AT_ONCE):
-            known, images = lookup_chunk(chunk, context)
-            queries += len(chunk)
-            with images:
-                for sampling in settings:
-                    scored, undecided = run.measure(chunk, known, images, sampling)
-                    measures[sampling.temperature].add(scored, known)
-                    measures[sampling.temperature].undecided += undecided
+    graded = context.scratch / "graded.parquet" if task.prm else path
+    with grader:
+        with (
+            closing(_sampled(task, context, split, rows, grader)) as sampled,
+            TableWriter(graded, Scored) as table,
+        ):
+            for chunk, found in sampled:
+                known = {sample.query.id: sample.query for sample in chunk}
+                for measure, (scored, undecided) in zip(measures, found, strict=True):
+                    measure.undecided += undecided
+                    if not task.prm:
+                        measure.add(scored, known)
                     table.write(scored)
-        count = table.rows
+            count = table.rows
+        if task.prm:
+            stream = read_tables([graded], Scored)
+            with TableWriter(path, Scored) as table:
+                for measure, scored, known in _judged(task, context, split, rows, measures, stream):
+                    measure.add(scored, known)
+                    table.write(scored)
+            graded.unlink()
     writer.add_file("scored.parquet", path, rows=count, move=True)
-    return _results(task, queries, measures.values())
-
-
-def lookup_chunk(chunk: Sequence[Sample], context: Context) -> tuple[dict[str, Query], ImageCache]:
-    """Queries and images of one chunk of samples."""
-    return {s.query.id: s.query for s in chunk}, ImageCache(chunk, context.scratch)
+    return _results(task, len(rows), measures)
 
 
 def _settings(task: EvaluateTask) -> list[Sampling]:
@@ -75,49 +76,70 @@ def _settings(task: EvaluateTask) -> list[Sampling]:
     ]
 
 
-class _Run:
-    """Samples, grades and scores one chunk of queries at one setting."""
+def _sampled(
+    task: EvaluateTask, context: Context, split: Split, rows: Sequence[int], grader: Grader
+) -> Generator[tuple[list[Sample], list[Graded]], None, None]:
+    """Chunks of queries, with the graded responses at each setting; the sampler is closed after the last."""
+    settings = _settings(task)
+    with context.timed("load"):
+        sampler = open_sampler(model_folder(context, task.model), context.execution)
+    progress = context.track(len(rows) * len(settings), "prompts")
+    with closing(sampler):
+        with context.timed("sample"):
+            sampler.prepare(_prompts(task, split.read(rows), 1), task.max_new_tokens)
+        for chunk in batches(split.read(rows), QUERIES_AT_ONCE):
+            prompts = list(_prompts(task, chunk, task.samples))
+            asks = [([_first(prompt, s.n) for prompt in prompts], s) for s in settings]
+            with context.timed("sample"):
+                found = sampler.sample_each(asks, task.model.digest, progress)
+            known = {sample.query.id: sample.query for sample in chunk}
+            with context.timed("grade"):
+                graded = [
+                    grader.grade((r for responses in answers for r in responses), known)
+                    for answers in found
+                ]
+            yield chunk, [(scored, len(undecided)) for scored, undecided in graded]
 
-    def __init__(
-        self,
-        task: EvaluateTask,
-        context: Context,
-        sampler: Sampler,
-        scorer: StepScorer | None,
-        progress: Progress,
-        grader: Grader,
-    ) -> None:
-        self.task = task
-        self.context = context
-        self.sampler = sampler
-        self.scorer = scorer
-        self.progress = progress
-        self.grader = grader
 
-    def measure(
-        self,
-        chunk: Sequence[Sample],
-        queries: dict[str, Query],
-        images: ImageCache,
-        sampling: Sampling,
-    ) -> tuple[list[Scored], int]:
-        """The graded responses, and how many of them nobody could grade in time."""
-        task = self.task
-        # The same seeds at every temperature: what differs between two temperatures is then the temperature.
-        prompts = [
-            prompted(task.prompt, s, sample_seeds(task.seed, s.query.id, "", sampling.n))
-            for s in chunk
-        ]
-        with self.context.timed("sample"):
-            found = self.sampler.sample(prompts, sampling, task.model.digest, self.progress)
-        with self.context.timed("grade"):
-            scored, undecided = self.grader.grade((r for some in found for r in some), queries)
-        if self.scorer and sampling.temperature > 0:
-            with self.context.timed("score"):
-                scored = score_steps(
-                    scored, self.scorer, queries, images, task.prompt, wrong_too=True
-                )
-        return scored, len(undecided)
+def _prompts(task: EvaluateTask, samples: Iterable[Sample], count: int) -> Iterator[Prompted]:
+    """Samples as prompts, with the same seeds at every temperature: what differs between two is the temperature."""
+    for sample in samples:
+        yield prompted(task.prompt, sample, sample_seeds(task.seed, sample.query.id, "", count))
+
+
+def _first(prompt: Prompted, count: int) -> Prompted:
+    return replace(prompt, seeds=prompt.seeds[:count])
+
+
+def _judged(
+    task: EvaluateTask,
+    context: Context,
+    split: Split,
+    rows: Sequence[int],
+    measures: Sequence["_Measure"],
+    stream: Iterator[Scored],
+) -> Iterator[tuple["_Measure", list[Scored], dict[str, Query]]]:
+    """What was sampled, in the order in which it was; at temperatures above 0 with the PRM's step scores."""
+    assert task.prm is not None
+    with context.timed("load"):
+        prm = model_folder(context, task.prm)
+        scorer = open_scorer(
+            prm, context.execution, task.step_separator, retokenize=task.retokenize
+        )
+    judged = sum(measure.sampling.temperature > 0 for measure in measures)
+    progress = context.track(len(rows) * judged, "prompts scored")
+    for chunk in batches(split.read(rows), QUERIES_AT_ONCE):
+        known = {sample.query.id: sample.query for sample in chunk}
+        with ImageCache(chunk, context.scratch) as images:
+            for measure in measures:
+                scored = list(islice(stream, len(chunk) * measure.sampling.n))
+                if measure.sampling.temperature > 0:
+                    with context.timed("score"):
+                        scored = score_steps(
+                            scored, scorer, known, images, task.prompt, wrong_too=True
+                        )
+                    progress(len(chunk))
+                yield measure, scored, known
 
 
 class _Measure:

@@ -1,6 +1,6 @@
 """Generate: sample responses from a policy, to queries or to the steps that a response begins with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,11 @@ from mstar.stages.inputs import (
     sliced,
     user_turn,
 )
-from mstar.stages.protocols import Progress, Prompted, batches
+from mstar.stages.protocols import Progress, Prompted
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.reading import resolve
 from mstar.storage.tables import TableWriter, read_tables
 from mstar.tasks import GenerateTask, Prefixes, Queries
-
-PROMPTS_AT_ONCE = 2048
-"""Prompts in memory at a time: enough for sorted, full batches, few enough for a laptop."""
 
 
 def generate_shard(
@@ -46,9 +43,12 @@ def generate_shard(
     path = context.scratch / "responses.parquet"
     progress: Progress = context.track(total, "prompts")
     with closing(sampler), TableWriter(path, Response) as table:
-        for chunk in batches(prompts, PROMPTS_AT_ONCE):
+        drawn = sampler.stream(prompts, task.sampling, task.model.digest, progress)
+        while True:
             with context.timed("sample"):
-                found = sampler.sample(chunk, task.sampling, task.model.digest, progress)
+                found = next(drawn, None)
+            if found is None:
+                break
             with context.timed("write"):
                 flat = [response for responses in found for response in responses]
                 table.write(flat)
@@ -61,7 +61,7 @@ def generate_shard(
 
 def _queries(
     task: GenerateTask, source: Queries, context: Context, shard: tuple[int, int]
-) -> tuple[int, Iterator[Prompted]]:
+) -> tuple[int, Callable[[], Iterator[Prompted]]]:
     split = load_split(context, source.data, source.slice.split)
     mine = block(sliced(split, source.slice), *shard)
 
@@ -70,12 +70,12 @@ def _queries(
             seeds = sample_seeds(task.seed, sample.query.id, "", task.sampling.n)
             yield prompted(task.prompt, sample, seeds)
 
-    return len(mine), prompts()
+    return len(mine), prompts
 
 
 def _prefixes(
     task: GenerateTask, source: Prefixes, context: Context, shard: tuple[int, int], folder: Path
-) -> tuple[int, Iterator[Prompted]]:
+) -> tuple[int, Callable[[], Iterator[Prompted]]]:
     """Every prefix of whole steps of every paired response, but for the whole response."""
     from mstar.models.family import load_family
 
@@ -106,4 +106,4 @@ def _prefixes(
                     prefix_name=name,
                 )
 
-    return len(starts), prompts()
+    return len(starts), prompts

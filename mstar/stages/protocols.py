@@ -65,6 +65,10 @@ class TrainReport:
     usage: dict[str, float] = field(default_factory=dict)
 
 
+Ask = tuple[Sequence[Prompted], Sampling]
+"""Prompts, and how to answer them."""
+
+
 class Sampler(Protocol):
     """Draws responses from one policy."""
 
@@ -77,8 +81,29 @@ class Sampler(Protocol):
         the model's context or an image its limits.
         """
 
+    def sample_each(
+        self, asks: Sequence[Ask], policy: str, progress: Progress
+    ) -> list[list[list[Response]]]:
+        """What ``sample`` says of each of ``asks``, in order; an engine may work on all of them at once."""
+
+    def stream(
+        self,
+        read: Callable[[], Iterable[Prompted]],
+        sampling: Sampling,
+        policy: str,
+        progress: Progress,
+    ) -> Iterator[list[list[Response]]]:
+        """As ``sample``, for more prompts than memory holds: some prompts' responses at a time, in the prompts' order.
+
+        ``read`` gives the same prompts each time it is called: an engine whose start takes long reads them once before
+        it starts, so that one which does not fit costs nothing.
+        """
+
+    def prepare(self, prompts: Iterable[Prompted], max_new_tokens: int) -> None:
+        """Tell an engine whose start takes long all that it will be asked, so that it refuses and plans before that."""
+
     def close(self) -> None:
-        """Stop the engine and free its memory. Whoever opened a sampler closes it, also after an error."""
+        """Stop the engine and free its memory, all of it. Whoever opened a sampler closes it, also after an error."""
 
 
 class StepScorer(Protocol):

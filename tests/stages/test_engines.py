@@ -6,10 +6,12 @@ import pytest
 
 from mstar.config import parse_spec
 from mstar.controller.prepare import prepare
-from mstar.core.records import Response
+from mstar.core.records import Response, Scored
 from mstar.demo.dataset import write_dataset
 from mstar.demo.specs import base_folder, read_recipe
+from mstar.errors import ModelError, WorkerLost
 from mstar.execution import Execution
+from mstar.stages.protocols import Judged
 from mstar.stages.run import Request, run_request
 from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part
@@ -75,28 +77,68 @@ def test_generate_in_shards_says_the_same(run, tmp_path, vllm):
 
 
 def test_generate_stops_its_engine_when_it_fails(run, tmp_path):
-    world = World(breaks=KeyboardInterrupt())
+    world = World(breaks=RuntimeError("no such kernel"))
     job = request(run, generate(run, seed=99))
-    with installed(world), pytest.raises(KeyboardInterrupt):
+    with installed(world), pytest.raises(WorkerLost, match="no such kernel"):
         run_request(job, lambda *_: None, scratch=tmp_path)
     assert world.stopped == 1
 
 
-def test_evaluate_uses_one_engine_for_all_temperatures(run, tmp_path):
-    world = World()
-    task = EvaluateTask(
+def evaluate(run, **fields):
+    return EvaluateTask(
         data=run.inputs.data,
         slice=Slice(split="validation"),
         model=run.inputs.model,
         prompt=Prompt(),
         temperatures=(0.5, 1.0),
         samples=N,
-        max_new_tokens=8,
         pass_at=(1, N),
         seed=0,
+        **{"max_new_tokens": 8} | fields,
     )
+
+
+def test_evaluate_uses_one_engine_for_all_temperatures_and_prepares_each_image_once(run, tmp_path):
+    world = World()
     with installed(world):
-        manifest = run_request(request(run, task), lambda *_: None, scratch=tmp_path)
+        manifest = run_request(request(run, evaluate(run)), lambda *_: None, scratch=tmp_path)
     assert manifest.results["queries"] == 4
     assert [point["temperature"] for point in manifest.results["sampled"]] == [0.5, 1.0]
     assert len(world.started) == world.stopped == 1
+    assert world.prepared == 4
+    assert len(world.requests) == 4 * (1 + N + N)
+
+
+def test_evaluate_stops_its_engine_before_it_loads_the_prm(run, tmp_path, monkeypatch):
+    world = World()
+    stopped: list[int] = []
+
+    class Scorer:
+        def score(self, prompts, responses, progress):
+            return [Judged(step_ends=(len(r.tokens),), scores=(r.seed % 7 / 7,)) for r in responses]
+
+    def load(*_, **__):
+        stopped.append(world.stopped)
+        return Scorer()
+
+    monkeypatch.setattr("mstar.stages.evaluate.open_scorer", load)
+    task = evaluate(run, prm=run.inputs.model)
+    with installed(world):
+        manifest = run_request(request(run, task), lambda *_: None, scratch=tmp_path)
+    assert stopped == [1] == [len(world.started)]
+    (part,) = manifest.parts
+    store = FolderStore(run.spec.store.removeprefix("file://"))
+    scored = list(read_tables([open_part(store, part, tmp_path)], Scored))
+    temperatures = [item.response.temperature for item in scored]
+    assert temperatures == [0] * 4 + [0.5] * 4 * N + [1] * 4 * N
+    for item in scored:
+        sampled = item.response.temperature > 0 and item.response.tokens
+        assert item.step_scores == ((item.response.seed % 7 / 7,) if sampled else ())
+
+
+def test_evaluate_refuses_what_does_not_fit_before_an_engine_starts(run, tmp_path):
+    world = World()
+    task = evaluate(run, max_new_tokens=100_000)
+    with installed(world), pytest.raises(ModelError, match="a response of up to 100000 make"):
+        run_request(request(run, task), lambda *_: None, scratch=tmp_path)
+    assert not world.started

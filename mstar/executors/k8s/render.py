@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mstar import errors
-from mstar.cluster import Cluster, Pod, TrainPod, execution_of
+from mstar.cluster import Cluster, Pod, Resources, TrainPod, execution_of, resources_of
 from mstar.errors import SpecError
 from mstar.executors.base import Job
 from mstar.executors.k8s.names import (
@@ -124,7 +124,8 @@ def controller_job(scene: Scene) -> Object:
             "failureThreshold": 6,
         },
     }
-    spec = _pod_spec(cluster, cluster.controller, container, cluster.controller_service_account)
+    own = cluster.controller
+    spec = _pod_spec(cluster, own, own.resources, container, cluster.controller_service_account)
     spec["automountServiceAccountToken"] = True
     spec["enableServiceLinks"] = False  # a Service called mstar-… would set variables of ours
     template = {"metadata": {"labels": marks}, "spec": spec}
@@ -148,8 +149,16 @@ def controller_job(scene: Scene) -> Object:
 
 
 def resolved(job: Job, cluster: Cluster) -> Job:
-    """The job with its stage's own execution laid over the run's. ``SpecError`` for a gang without DeepSpeed."""
-    execution = execution_of(job.execution, cluster.pod(job.task.stage))
+    """The job with its stage's own execution laid over the run's.
+
+    ``SpecError`` for a gang without DeepSpeed, and for GPUs that do not fit the engine.
+    """
+    stage = job.task.stage
+    execution = execution_of(job.execution, cluster.pod(stage))
+    try:
+        resources_of(stage, cluster.pod(stage), execution)
+    except ValueError as error:
+        raise SpecError(f"cluster.stages.{stage}.{error}") from None
     if gang_size(cluster, job.task) and execution.deepspeed is None:
         raise SpecError(
             "cluster.stages.train.nodes is more than 1, but no DeepSpeed joins the nodes: set execution.deepspeed, "
@@ -190,7 +199,7 @@ def _step_pod(scene: Scene, job: Job, marks: dict[str, str], gang: int) -> Objec
         ports = [{"name": "gang", "containerPort": GANG_PORT, "protocol": "TCP"}]
     container: Object = {
         "name": CONTAINER,
-        "image": cluster.image(stage, job.execution.engine),
+        "image": cluster.image(stage, job.execution),
         "args": [
             "pod", "--store", scene.place.store, "--request", request_key(scene.place, job),
         ],
@@ -198,7 +207,8 @@ def _step_pod(scene: Scene, job: Job, marks: dict[str, str], gang: int) -> Objec
     }  # fmt: skip
     if ports:
         container["ports"] = ports
-    spec = _pod_spec(cluster, pod, container, cluster.service_account)
+    resources = resources_of(stage, pod, job.execution)
+    spec = _pod_spec(cluster, pod, resources, container, cluster.service_account)
     spec["automountServiceAccountToken"] = False
     spec["enableServiceLinks"] = False
     if gang:
@@ -207,7 +217,9 @@ def _step_pod(scene: Scene, job: Job, marks: dict[str, str], gang: int) -> Objec
     return patched(template, pod.patch, f"cluster.stages.{stage}.patch")
 
 
-def _pod_spec(cluster: Cluster, pod: Pod, container: Object, account: str) -> Object:
+def _pod_spec(
+    cluster: Cluster, pod: Pod, resources: Resources, container: Object, account: str
+) -> Object:
     """A pod with one container, the volumes it may write to, and nothing it does not need."""
     sources: list[Object] = []
     if cluster.env_config:
@@ -217,9 +229,7 @@ def _pod_spec(cluster: Cluster, pod: Pod, container: Object, account: str) -> Ob
     container |= {
         "imagePullPolicy": cluster.images.pull_policy,
         "envFrom": sources,
-        "resources": {
-            kind: amounts for kind, amounts in pod.resources.model_dump().items() if amounts
-        },
+        "resources": {kind: amounts for kind, amounts in resources.model_dump().items() if amounts},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import torch
 
 from mstar.core.records import Response
 from mstar.execution import Execution
@@ -15,8 +18,11 @@ from mstar.stages.backends.recomputing import RecomputingDecoder
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.backends.shortage import named_shortage, to_load, to_sample
-from mstar.stages.protocols import Progress, Prompted, batches
+from mstar.stages.protocols import Ask, Progress, Prompted, batches
 from mstar.tasks import Sampling
+
+PROMPTS_AT_ONCE = 2048
+"""Prompts of a stream in memory at a time: enough for sorted, full batches, few enough for a laptop."""
 
 WINDOW = 8
 """Batches whose prompts are encoded and sorted by length together; holds memory down, and padding too."""
@@ -54,8 +60,32 @@ class TransformersSampler:
                 responses += self._sample_window(window, sampling, policy, progress)
         return responses
 
+    def sample_each(
+        self, asks: Sequence[Ask], policy: str, progress: Progress
+    ) -> list[list[list[Response]]]:
+        """What ``sample`` says of each of ``asks``, one after another."""
+        return [self.sample(prompts, sampling, policy, progress) for prompts, sampling in asks]
+
+    def stream(
+        self,
+        read: Callable[[], Iterable[Prompted]],
+        sampling: Sampling,
+        policy: str,
+        progress: Progress,
+    ) -> Iterator[list[list[Response]]]:
+        """The responses to some prompts at a time, in order."""
+        for chunk in batches(read(), PROMPTS_AT_ONCE):
+            yield self.sample(chunk, sampling, policy, progress)
+
+    def prepare(self, prompts: Iterable[Prompted], max_new_tokens: int) -> None:
+        """Read nothing: the model is loaded, and each window of prompts is checked before it costs anything."""
+
     def close(self) -> None:
-        """Nothing to stop: Python frees the model with the sampler."""
+        """Let go of the model, and of the device's memory that it held."""
+        vars(self).pop("decoder", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _windows(self, prompts: Sequence[Prompted]) -> list[list[Prompted]]:
         limit = WINDOW * self.execution.sampling_rows

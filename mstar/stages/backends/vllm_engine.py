@@ -1,4 +1,10 @@
-"""One running vLLM engine: started for a model and a length, asked for rows of tokens, stopped with nothing left."""
+"""One running vLLM engine: started for a model and a length, asked for the samples of prompts, stopped.
+
+Each sample is a request with its own seed. vLLM itself makes ``n`` requests of one with ``n`` samples, the i-th with
+the first's seed plus i: the same work in the engine, and no gain to measure (``bench/vllm.py`` does it both ways), but
+seeds that are not the samples' own, so that mstar's two engines would record different seeds for one sample. What costs
+is done once a query: its image is prepared and its prompt rendered, and all samples are handed over together.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +13,18 @@ import logging
 import textwrap
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from PIL.Image import Image
 
-from mstar.errors import ModelError
-from mstar.models.family import Family
+from mstar.models.family import Asked, Family
 from mstar.stages.backends.runtime import choose_dtype
-from mstar.stages.backends.vllm_process import contained, import_vllm
-from mstar.stages.protocols import Prompted
+from mstar.stages.backends.vllm_process import import_vllm
 from mstar.tasks import Sampling
 
 log = logging.getLogger("mstar.vllm")
@@ -38,140 +44,236 @@ IMAGE_CACHE_GIB = 1
 
 REASON_LENGTH = 300
 
-Row = tuple[int, int]
-"""The place of a row's prompt, and its sample."""
+Phase = Literal["start", "prompt", "run"]
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """What an engine is started with.
 
-    ``context`` is the most tokens a row may have, ``share`` the part of the free GPU memory that vLLM may take.
+    ``context`` is the most tokens a row may have, ``rows`` how many are decoded together, ``share`` the part of each
+    GPU's memory that vLLM takes, ``gpus`` over how many the model is split. ``apart`` runs vLLM's core in a process of
+    its own, so that prompts are prepared while it works. ``cache_bytes`` are for keys and values on a CPU.
     """
 
+    model: Path
+    max_pixels: int
     platform: str
     context: int
     rows: int
     share: float
+    gpus: int = 1
+    apart: bool = False
+    cache_bytes: int = CPU_CACHE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The samples of one prompt, one a seed. ``image_id`` is the image's own; ``length`` is what mstar reads it as."""
+
+    number: int
+    query_id: str
+    text: str
+    image: Image
+    image_id: str
+    length: int
+    prefix: Tokens
+    seeds: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The samples of one ``Work``, end tokens included; their prompts' tokens, and what of those was in the cache."""
+
+    number: int
+    rows: tuple[Tokens, ...]
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class Fault(Exception):
+    """The engine failed. ``reason`` is one line; ``phase`` says whether it started, read a prompt, or worked."""
+
+    def __init__(self, phase: Phase, reason: str, query_id: str = "") -> None:
+        super().__init__(phase, reason, query_id)
+        self.phase = phase
+        self.reason = reason
+        self.query_id = query_id
+
+
+@dataclass(slots=True)
+class _Open:
+    """A piece of work whose samples are not all there."""
+
+    rows: list[Tokens | None]
+    missing: int
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What a family must know to encode a prompt."""
+
+    query_id: str
+    text: str
+    image: Image
+
+
+@dataclass(slots=True)
+class _Rendered:
+    """The prompt that was rendered last: the prefixes and temperatures of a query come one after another."""
+
+    key: tuple[str, str] | None = None
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 class Engine:
-    """vLLM over the model of one family. At most one is open in a process."""
+    """vLLM over the model of one family; it keeps its process for itself."""
 
     def __init__(self, family: Family, options: EngineOptions) -> None:
-        """Load the model; ``ModelError`` gives vLLM's reason when it cannot."""
+        """Load the model; ``Fault`` gives vLLM's reason when it cannot."""
         self.family = family
-        self.context = options.context
         self._vllm = import_vllm()
-        self._open = ExitStack()
         self._engine: Any = None
-        self._drawing: set[Row] = set()
+        self._open: dict[int, _Open] = {}
+        self._last = _Rendered()
         start = time.perf_counter()
         try:
-            with self._explained("does not run"), warnings.catch_warnings(action="ignore"):
-                self._open.enter_context(contained())
+            with _explained("start"), warnings.catch_warnings(action="ignore"):
                 threads = torch.set_num_threads
                 arguments = self._vllm.EngineArgs(**engine_arguments(family, options))
-                self._engine = self._vllm.LLMEngine.from_engine_args(arguments)
+                self._engine = self._vllm.LLMEngine.from_engine_args(
+                    arguments, enable_multiprocessing=options.apart
+                )
                 # vLLM forbids setting torch's threads and then, for every image, sets them itself.
                 torch.set_num_threads = threads
         except BaseException:
             self.close()
             raise
-        log.info("vLLM started in %.1f s", time.perf_counter() - start)
+        log.info("vLLM %s started in %.1f s", self._vllm.__version__, time.perf_counter() - start)
 
-    def render(self, prompt: Prompted) -> dict[str, Any]:
-        """A prompt as the engine reads it: its tokens, and its image prepared; the prefix is left out."""
-        request = {
-            "prompt": self.family.render(prompt.text),
-            "multi_modal_data": {"image": prompt.image.convert("RGB")},
-        }
-        with self._explained(f"refuses query {prompt.query_id} to"):
-            (rendered,) = self._engine.renderer.render_cmpl([request])
-        return dict(rendered)
-
-    def add(
-        self, place: int, rendered: dict[str, Any], prompt: Prompted, sampling: Sampling
-    ) -> None:
-        """Ask for one row a seed."""
-        # Each is a request of its own: samples of one request would be drawn from the seeds that follow its first.
-        request = rendered | {"prompt_token_ids": [*rendered["prompt_token_ids"], *prompt.prefix]}
-        for sample, seed in enumerate(prompt.seeds):
-            with self._explained(f"refuses query {prompt.query_id} to"):
+    def add(self, work: Work) -> None:
+        """Ask for all samples of a prompt; ``Fault`` when vLLM refuses it, or reads it as other tokens than mstar."""
+        rendered = self._render(work)
+        request = rendered | {"prompt_token_ids": [*rendered["prompt_token_ids"], *work.prefix]}
+        for sample, seed in enumerate(work.seeds):
+            with _explained("prompt", work.query_id):
                 parameters = self._vllm.SamplingParams(
                     seed=seed,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    max_tokens=sampling.max_new_tokens,
+                    temperature=work.sampling.temperature,
+                    top_p=work.sampling.top_p,
+                    max_tokens=work.sampling.max_new_tokens,
                     stop_token_ids=list(self.family.eos),
                     detokenize=False,
                     output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
                 )
-                self._engine.add_request(f"{place}/{sample}", request, parameters)
-            self._drawing.add((place, sample))
+                self._engine.add_request(f"{work.number}/{sample}", request, parameters)
+        self._open[work.number] = _Open([None] * len(work.seeds), len(work.seeds))
 
     @property
-    def unfinished(self) -> int:
-        """Rows asked for and not drawn to their end."""
-        return len(self._drawing)
+    def working(self) -> bool:
+        """Whether samples are asked for that are not drawn to their end."""
+        return bool(self._open)
 
-    def step(self) -> Iterator[tuple[Row, tuple[int, ...]]]:
-        """Draw one more token for the rows in work; the rows that ended, an end token included."""
-        with self._explained("ended while it ran"):
+    def step(self) -> Iterator[Drawn]:
+        """Draw one more token for the rows in work; what is complete with it."""
+        with _explained("run"):
             outputs = self._engine.step()
         for output in outputs:
-            place, _, sample = output.request_id.partition("/")
-            row = (int(place), int(sample))
+            number, _, sample = output.request_id.partition("/")
             (completion,) = output.outputs
             if completion.finish_reason not in {"stop", "length"}:
-                raise RuntimeError(f"vLLM ended row {row} with {completion.finish_reason!r}")
-            self._drawing.remove(row)
-            yield row, tuple(completion.token_ids)
+                raise Fault("run", f"a sample ended with {completion.finish_reason!r}")
+            work = self._open[int(number)]
+            work.rows[int(sample)] = tuple(completion.token_ids)
+            work.missing -= 1
+            work.prompt_tokens += len(output.prompt_token_ids)
+            work.cached_tokens += output.num_cached_tokens or 0
+            if not work.missing:
+                del self._open[int(number)]
+                yield Drawn(
+                    number=int(number),
+                    rows=tuple(row for row in work.rows if row is not None),
+                    prompt_tokens=work.prompt_tokens,
+                    cached_tokens=work.cached_tokens,
+                )
 
     def close(self) -> None:
-        """Stop the engine and free its memory; the process is then as it was before."""
+        """Stop the engine and the processes that it started."""
         engine, self._engine = self._engine, None
-        try:
-            if engine is not None:
-                engine.engine_core.shutdown()
-                engine.renderer.shutdown()
-        finally:
-            del engine
-            self._open.close()
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        if engine is not None:
+            engine.engine_core.shutdown()
+            engine.renderer.shutdown()
+        del engine
+        gc.collect()
 
-    @contextmanager
-    def _explained(self, fault: str) -> Iterator[None]:
-        """Make an error of vLLM's a ``ModelError`` with its reason; its traceback goes to the log."""
-        try:
-            yield
-        except Exception as error:
-            log.info("vLLM failed", exc_info=True)
-            raise ModelError(
-                f"vLLM {self._vllm.__version__} {fault} the model in {self.family.path}: {one_line(error)}. "
-                "Set execution.engine to transformers, or install a vLLM that supports the model."
-            ) from error
+    def _render(self, work: Work) -> dict[str, Any]:
+        """A prompt as the engine reads it, which must be as the trained model does: tokens, and its image prepared."""
+        key = (work.image_id, work.text)
+        if key == self._last.key:
+            return self._last.request
+        request = {
+            "prompt": self.family.render(work.text),
+            "multi_modal_data": {"image": work.image},
+            # In place of a hash of its own: equal images of several queries, temperatures and passes are one image.
+            "multi_modal_uuids": {"image": [work.image_id]},
+        }
+        with _explained("prompt", work.query_id):
+            (rendered,) = self._engine.renderer.render_cmpl([request])
+        found = len(rendered["prompt_token_ids"])
+        if found != work.length:
+            self._compare(work, found)
+        self._last = _Rendered(key, dict(rendered))
+        return self._last.request
+
+    def _compare(self, work: Work, found: int) -> None:
+        # The length was reckoned from the image's size and the text; the processor itself has the last word.
+        prompt: Asked = _Prompt(work.query_id, work.text, work.image)
+        length = len(self.family.encode([prompt])[0].tokens)
+        if found != length:
+            raise Fault(
+                "prompt",
+                f"vLLM reads the prompt as {found} tokens and transformers, which trains the model, as {length}",
+                work.query_id,
+            )
+
+
+@contextmanager
+def _explained(phase: Phase, query_id: str = "") -> Iterator[None]:
+    """Make an error of vLLM's a ``Fault`` with its reason; its traceback goes to the log."""
+    try:
+        yield
+    except Exception as error:
+        log.info("vLLM failed", exc_info=True)
+        raise Fault(phase, one_line(error), query_id) from error
 
 
 def engine_arguments(family: Family, options: EngineOptions) -> dict[str, Any]:
     """What an engine is started with, in vLLM's own names."""
+    from mstar.stages.backends import vllm_bans
+
     arguments: dict[str, Any] = {
         "model": str(family.path),
         "dtype": str(choose_dtype(torch.device(options.platform))).removeprefix("torch."),
         "max_model_len": options.context,
         "max_num_seqs": options.rows,
         "max_num_batched_tokens": max(options.context, options.rows, BATCHED_TOKENS),
+        "tensor_parallel_size": options.gpus,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         "mm_processor_cache_gb": IMAGE_CACHE_GIB,
         "enable_prefix_caching": True,
         "generation_config": "vllm",  # the task says how to sample, not the model's folder
-        "logits_processors": [banning(family.banned, family.vocabulary)],
+        "logits_processors": [vllm_bans.NAME],
+        "additional_config": vllm_bans.asked(family.banned, family.vocabulary),
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "seed": 0,
     }
+    if options.gpus > 1:
+        arguments["distributed_executor_backend"] = "mp"
     if options.platform == "cpu":
         return arguments | {
             # With it, a seed ends the engine ("CPU Generator does not use offset").
@@ -179,50 +281,9 @@ def engine_arguments(family: Family, options: EngineOptions) -> dict[str, Any]:
             # A compiled model needs a C++ compiler and half a minute; an image of a stage has neither.
             "enforce_eager": True,
             "block_size": CPU_BLOCK,
-            "kv_cache_memory_bytes": CPU_CACHE_BYTES,
+            "kv_cache_memory_bytes": options.cache_bytes,
         }
-    free, total = torch.cuda.mem_get_info()
-    return arguments | {"gpu_memory_utilization": options.share * free / total}
-
-
-class _Banning:
-    """A logits processor that never lets some tokens be drawn, for either of vLLM's two model runners."""
-
-    tokens: tuple[int, ...]
-    vocabulary: int
-
-    def __init__(self, config: Any, where: Any, *_: Any) -> None:
-        """``where`` is a device, or the request states that know theirs."""
-        self.banned = torch.tensor(self.tokens, device=getattr(where, "device", where))
-
-    def apply(self, logits: torch.Tensor, *_: Any) -> torch.Tensor:
-        # An embedding matrix padded beyond the tokenizer has rows that mean nothing.
-        logits[:, self.vocabulary :] = -torch.inf
-        return logits.index_fill_(1, self.banned, -torch.inf)
-
-    def is_argmax_invariant(self) -> bool:
-        return False
-
-    def update_state(self, batch_update: Any) -> None:
-        """Nothing depends on the rows."""
-
-
-def banning(tokens: Sequence[int], vocabulary: int) -> type:
-    """The class of a logits processor that bans ``tokens``.
-
-    A bias of -100 on them would not hold at high temperatures, and a request's list of bad words costs a loop over rows
-    and words for each token.
-    """
-    from vllm.v1.sample.logits_processor import LogitsProcessor
-
-    bases: tuple[type, ...] = (_Banning, LogitsProcessor)
-    try:
-        from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SecondProcessor
-    except ImportError:
-        pass
-    else:
-        bases = (*bases, SecondProcessor)
-    return type("Banning", bases, {"tokens": tuple(tokens), "vocabulary": vocabulary})
+    return arguments | {"gpu_memory_utilization": options.share}
 
 
 def one_line(error: BaseException) -> str:

