@@ -13,13 +13,14 @@ compile() { # compile OUT OPTIONS AND INPUTS...
 }
 
 same="--constraints requirements/test.txt"
+stages="--extra train --extra answers --extra wandb --extra mlflow"
 init=images/base/init.in
 compile images/base/tools.txt $same images/base/tools.in
 compile images/controller/requirements.txt $same pyproject.toml $init
-compile images/scorer/requirements.txt $same pyproject.toml $init --extra train --extra answers
-compile images/evaluator/requirements.txt $same pyproject.toml $init --extra train --extra answers
+compile images/scorer/requirements.txt $same pyproject.toml $init $stages
+compile images/evaluator/requirements.txt $same pyproject.toml $init $stages
 compile images/trainer/requirements.txt $same pyproject.toml $init images/trainer/build.in \
-    --extra train --extra deepspeed
+    $stages --extra deepspeed
 # The legacy image shares what it can; what its transformers asks for differs. DeepSpeed's own lock has what it adds.
 compile images/legacy/requirements.txt --constraints requirements/cli.txt pyproject.toml $init \
     images/legacy/legacy.in --extra answers
@@ -29,5 +30,5 @@ for variant in cpu gpu; do
     out=images/generator/requirements-$variant.txt
     [ -f "$out" ] || cp images/scorer/requirements.txt "$out"
     compile "$out" --override images/generator/overrides.txt pyproject.toml $init \
-        "images/generator/engine-$variant.in" --extra train --extra answers
+        "images/generator/engine-$variant.in" $stages
 done
