@@ -69,7 +69,7 @@ class Meter:
         Called by all ranks; empty when no step was counted.
         """
         taken = self._clock() - self._began
-        device, host = highest(peak_device_bytes(self._device)), highest(peak_host_bytes())
+        device, host = highest(peak_device_bytes(self._device), peak_host_bytes())
         if not self._done:
             return {}
         usage = {

@@ -103,7 +103,7 @@ class Patient:
         Padded on the right, it is the trainer's forward: no cache, no attention mask.
         """
         items = [
-            Item(row=row, prompt_length=len(code.tokens), answer=answer)
+            Item(row=row, name=f"row {row}", prompt_length=len(code.tokens), answer=answer)
             for row, (code, answer) in enumerate(zip(codes, answers, strict=True))
         ]
         if pad == "right":

@@ -112,7 +112,7 @@ def trained_forward(patient: RewardPatient) -> str:
     judged = patient.score(patient.prompts, patient.responses)
     codes = family.encode(patient.prompts)
     items = [
-        Item(row=row, prompt_length=len(code.tokens), answer=response.tokens)
+        Item(row=row, name=f"row {row}", prompt_length=len(code.tokens), answer=response.tokens)
         for row, (code, response) in enumerate(zip(codes, patient.responses, strict=True))
     ]
     inputs, answered, _ = assemble(family, codes, items)
