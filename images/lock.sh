@@ -29,5 +29,5 @@ for variant in cpu gpu; do
     out=images/generator/requirements-$variant.txt
     [ -f "$out" ] || cp images/scorer/requirements.txt "$out"
     compile "$out" --override images/generator/overrides.txt pyproject.toml $init \
-        "images/generator/engine-$variant.in" --extra train
+        "images/generator/engine-$variant.in" --extra train --extra answers
 done

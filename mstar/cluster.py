@@ -207,10 +207,11 @@ class Cluster(Record):
         pod: Pod = getattr(self.stages, stage)
         return pod
 
-    def image(self, what: str) -> str:
-        """The image of a stage, or of the controller."""
+    def image(self, what: str, engine: str = "transformers") -> str:
+        """The image of a stage, or of the controller; an evaluation by vLLM runs in the image that has it."""
         own = self.controller if what == "controller" else getattr(self.stages, what)
-        return own.image or f"{self.images.registry}/mstar-{IMAGES[what]}:{self.images.tag}"
+        which = "generator" if (what, engine) == ("evaluate", "vllm") else IMAGES[what]
+        return own.image or f"{self.images.registry}/mstar-{which}:{self.images.tag}"
 
 
 def execution_of(common: Execution, pod: Pod) -> Execution:

@@ -14,7 +14,7 @@ from mstar.storage.reading import resolve
 from mstar.storage.store import Store
 from mstar.tasks import Ref
 
-MAYBE = ("unlabeled", "teacher")
+MAYBE = ("unlabeled", "teacher", "benchmarks")
 """What only some runs start from."""
 
 

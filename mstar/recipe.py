@@ -57,12 +57,14 @@ def follow(program: Recipe, step: Step | None, done: Done) -> Step | None:
 
 
 def recipe(spec: RunSpec, inputs: Inputs) -> Recipe:
-    """Base, warm-up, PRM, evolving, final test (paper, sections 3 and 4)."""
+    """Base, warm-up, PRM, evolving, final test, benchmarks (paper, sections 3 and 4)."""
     plan = Plan(spec, inputs)
     yield from plan.test("base", inputs.model)
+    yield from plan.benchmarks("base", inputs.model)
     if spec.evolve.how.learns_from == "answers":
         policy = yield from plan.sft(inputs.model)
         yield from plan.test("final", policy)
+        yield from plan.benchmarks("final", policy)
         return
     start, examples = inputs.model, None
     if spec.warm_up:
@@ -76,13 +78,15 @@ def recipe(spec: RunSpec, inputs: Inputs) -> Recipe:
         prm = yield from plan.prm(spec.prm, reasoner, examples)
     policy = yield from plan.evolve(spec.evolve, start, prm)
     yield from plan.test("final", policy)
+    yield from plan.benchmarks("final", policy)
 
 
 def planned_steps(spec: RunSpec) -> int:
     """How many steps the whole run has: known from the spec, for progress bars."""
-    tests = 1 if spec.data.test else 0
+    tests, public = 1 if spec.data.test else 0, spec.evaluation.benchmarks
+    ends = 2 * tests + (1 + public.base if public else 0)
     if spec.evolve.how.learns_from == "answers":
-        return 2 * tests + 2
+        return ends + 2
     warm = 3 + tests if spec.warm_up else 0
     prm = 0
     if spec.prm and spec.evolve.needs_prm:
@@ -93,7 +97,7 @@ def planned_steps(spec: RunSpec) -> int:
         if unlabeled
         else 0
     )
-    return 2 * tests + warm + prm + 4 * iterations + 2 * mixed + 1
+    return ends + warm + prm + 4 * iterations + 2 * mixed + 1
 
 
 def planned_names(spec: RunSpec, inputs: Inputs) -> list[str]:

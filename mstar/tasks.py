@@ -5,9 +5,19 @@ sizes, shards, threads, devices, engine) is an ``Execution`` and no part of the 
 store has committed is adopted and not run again.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from mstar.core.rules import find_rule, rules
 from mstar.storage.manifest import ArtifactKind, Manifest, canonical_json, sha256
@@ -322,7 +332,34 @@ class EvaluateTask(AnyTask):
     seed: int
 
 
-Task = Annotated[GenerateTask | ScoreTask | TrainTask | EvaluateTask, Field(discriminator="stage")]
+class BenchmarkTask(AnyTask):
+    """Ask a policy public benchmarks' questions, greedily, and score it by their official rules.
+
+    ``data`` holds each benchmark's published files under ``<set>/``. ``prompt`` None asks as the official tools do.
+    """
+
+    stage: Literal["evaluate"] = "evaluate"
+    data: Ref
+    benchmarks: tuple[str, ...] = Field(min_length=1)
+    model: Ref
+    prompt: Prompt | None = None
+    max_new_tokens: int = Field(1024, ge=1)
+
+
+def _kind(task: object) -> object:
+    """Which record a task is: its stage, and for the two that evaluate what they ask."""
+    fields = task if isinstance(task, Mapping) else vars(task)
+    return "benchmarks" if "benchmarks" in fields else fields.get("stage")
+
+
+Task = Annotated[
+    Annotated[GenerateTask, Tag("generate")]
+    | Annotated[ScoreTask, Tag("score")]
+    | Annotated[TrainTask, Tag("train")]
+    | Annotated[EvaluateTask, Tag("evaluate")]
+    | Annotated[BenchmarkTask, Tag("benchmarks")],
+    Discriminator(_kind),
+]
 TASK: TypeAdapter[Task] = TypeAdapter(Task)
 
 

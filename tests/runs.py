@@ -41,6 +41,7 @@ INPUTS = Inputs(
     queries={"train": 40, "validation": 8, "test": 12, "unlabeled": 30},
     model=made_up("model", "model"),
     unlabeled=made_up("dataset", "unlabeled"),
+    benchmarks=made_up("dataset", "benchmarks"),
 )
 
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mstar.config import RunSpec
+from mstar.config import Benchmarks, Evaluation, RunSpec
 from mstar.errors import IntegrityError
 from mstar.recipe import Done, Step, follow, next_step, planned_names, planned_steps, recipe
 from mstar.tasks import (
+    TASK,
+    BenchmarkTask,
     EvaluateTask,
     GenerateTask,
     Queries,
@@ -61,6 +63,11 @@ SPECS = [
         METHODS, (True, False), (True, False), (True, False), (0, 2)
     )
     if prm or completer
+] + [
+    spec_of(method, prm=False, warm=True, test=test).model_copy(
+        update={"evaluation": Evaluation(benchmarks=Benchmarks(path="files", base=base))}
+    )
+    for method, test, base in itertools.product(METHODS, (True, False), (True, False))
 ]
 
 
@@ -84,7 +91,7 @@ def test_any_prefix_of_a_history_gives_the_next_planned_step_again_and_again(spe
 
 @given(spec=st.sampled_from(SPECS))
 def test_a_step_reads_only_what_was_committed_before_it(spec):
-    known = [INPUTS.data, INPUTS.model]
+    known = list(INPUTS.refs)
     for step, entry in walk(spec):
         assert all(ref in known for ref in task_inputs(step.task))
         known.append(entry.ref)
@@ -240,3 +247,29 @@ def test_a_small_split_is_taken_whole():
     assert isinstance(warm.source, Queries)
     assert evaluation.slice.count == 8
     assert warm.source.slice.count == 40
+
+
+def test_a_run_with_benchmarks_ends_with_them_and_asks_them_of_its_base_too():
+    spec = small_spec(evaluation={"benchmarks": {"path": "files", "names": ["ai2d"]}})
+    named = tasks(spec)
+    assert list(named)[1] == "base/benchmarks"
+    assert list(named)[-1] == "final/benchmarks"
+    last = named["final/benchmarks"]
+    assert isinstance(last, BenchmarkTask)
+    assert last.model == refs(walk(spec))["iter-02/train"]
+    assert last.prompt
+    assert last.prompt.template == spec.prompts.query
+    assert TASK.validate_python(last.model_dump(mode="json")) == last
+
+
+def test_benchmarks_may_be_asked_as_the_official_tools_ask():
+    spec = small_spec(evaluation={"benchmarks": {"path": "files", "prompt": "official"}})
+    last = tasks(spec)["final/benchmarks"]
+    assert isinstance(last, BenchmarkTask)
+    assert last.prompt is None
+
+
+def test_benchmarks_change_no_other_step():
+    plain = tasks(small_spec())
+    more = tasks(small_spec(evaluation={"benchmarks": {"path": "files"}}))
+    assert {name: task for name, task in more.items() if "benchmarks" not in name} == plain

@@ -27,12 +27,9 @@ from mstar.executors.k8s.render import (
 )
 from mstar.recipe import Inputs, planned
 from mstar.storage.open import open_store
-from mstar.tasks import Ref
 from mstarctl.inputs import read_spec
 
 Object = dict[str, Any]
-NOWHERE = Ref(kind="model", id="0" * 64, digest="0" * 64)
-"""Stands for inputs that are known only once the step before is done."""
 
 
 def render(file: Path, overrides: list[str], *, defaults: Path | None, only: str) -> None:
@@ -85,10 +82,7 @@ def noted(
     """Every object, and who makes it."""
     scene = Scene(place=Place(run=spec.name, store=spec.store.rstrip("/")), cluster=cluster)
     yield controller_job(scene), APPLY
-    inputs = Inputs(
-        data=NOWHERE, queries=queries, model=NOWHERE, unlabeled=NOWHERE, teacher=NOWHERE
-    )
-    for index, step in enumerate(planned(spec, inputs)):
+    for index, step in enumerate(planned(spec, Inputs.unknown(queries))):
         job = resolved(
             Job(
                 run=spec.name,

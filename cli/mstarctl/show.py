@@ -27,10 +27,11 @@ from mstar.history import Entry
 from mstar.recipe import Inputs, Step, planned_names
 from mstar.report.scale import duration
 from mstar.storage.manifest import Manifest
-from mstar.tasks import Ref
 
 errors = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
+
+QUIET_SECONDS = 30
 
 
 def message(text: str, body: Mapping[str, Any], *, as_json: bool) -> None:
@@ -145,15 +146,33 @@ def reporters(labels: Sequence[str], *, as_json: bool) -> Iterator[list[Quiet | 
 
 @contextmanager
 def bar(name: str, *, as_json: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar to tell ``(done, total, unit)``."""
+    """A progress bar to tell ``(done, total, unit)``; where there is no terminal, a line now and then."""
     if as_json:
         yield lambda *_: None
+        return
+    if not errors.is_terminal:
+        yield lines(name, errors.print)
         return
     with _progress() as progress:
         task = progress.add_task(name, total=None, unit="starting")
         yield lambda done, total, unit: progress.update(
             task, completed=done, total=total, unit=unit
         )
+
+
+def lines(
+    name: str, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic
+) -> Callable[[int, int, str], None]:
+    """What a bar shows, a line every half minute: what takes less says nothing."""
+    last = clock()
+
+    def tell(done: int, total: int, unit: str) -> None:
+        nonlocal last
+        if clock() - last >= QUIET_SECONDS:
+            last = clock()
+            write(f"{name}: {f'{done} of {total}' if total else done} {unit}")
+
+    return tell
 
 
 def _progress() -> Progress:
@@ -215,11 +234,7 @@ def manifest(found: Manifest, *, as_json: bool) -> None:
 
 def plan(spec: RunSpec, queries: Mapping[str, int], *, as_json: bool) -> None:
     """The resolved spec and the steps it asks for."""
-    nowhere = Ref(kind="model", id="0", digest="0")
-    inputs = Inputs(
-        data=nowhere, queries=queries, model=nowhere, unlabeled=nowhere, teacher=nowhere
-    )
-    names = planned_names(spec, inputs)
+    names = planned_names(spec, Inputs.unknown(queries))
     if as_json:
         body = {"spec": spec.model_dump(mode="json"), "queries": dict(queries), "steps": names}
         typer.echo(json.dumps(body, indent=1))

@@ -10,6 +10,7 @@ In reading order:
 
 from mstar.config.evolving import Evolve, Exploration, Unlabeled
 from mstar.config.phases import (
+    Benchmarks,
     Data,
     Evaluation,
     Limits,
@@ -31,6 +32,7 @@ from mstar.config.spec import HOW, NAME, Paper, RunSpec
 __all__ = [
     "HOW",
     "NAME",
+    "Benchmarks",
     "Data",
     "Evaluation",
     "Evolve",

@@ -1,7 +1,7 @@
 """The parts of a spec that surround evolving: data, prompts, sampling, warm-up, PRM, evaluation, limits."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -116,6 +116,20 @@ class Prm(Record):
     optimization: Annotated[Optimization, keeping(PRM_OPTIMIZATION)] = PRM_OPTIMIZATION
 
 
+class Benchmarks(Record):
+    """Public benchmarks as a run's last step: ``path`` is a folder with their published files, at any name.
+
+    ``names`` as in ``mstarctl eval``; ``paper`` stands for the paper's five. ``prompt``: how the run asks its own
+    queries, or how the official tools ask. ``base`` measures the base model too, so that there is something to compare.
+    """
+
+    path: str
+    names: tuple[str, ...] = Field(("paper",), min_length=1)
+    prompt: Literal["run", "official"] = "run"
+    max_new_tokens: int = Field(1024, ge=1)
+    base: bool = True
+
+
 class Evaluation(Record):
     """What is measured: each iteration on validation, and base, warm-up and final policy on test."""
 
@@ -125,6 +139,7 @@ class Evaluation(Record):
     test_queries: int | None = Field(None, ge=1)
     test_temperature: float = Field(1.0, gt=0)
     pass_at: tuple[int, ...] = (1, 2, 4, 8, 16)
+    benchmarks: Benchmarks | None = None
 
     @field_validator("temperatures")
     @classmethod

@@ -161,6 +161,15 @@ def _anchored_keys(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
         found["data"] = data | {"path": _anchor(data["path"], folder)}
+    evaluation = raw.get("evaluation")
+    files = evaluation.get("benchmarks") if isinstance(evaluation, dict) else None
+    if (
+        isinstance(evaluation, dict)
+        and isinstance(files, dict)
+        and isinstance(files.get("path"), str)
+    ):
+        anchored = files | {"path": _anchor(files["path"], folder)}
+        found["evaluation"] = evaluation | {"benchmarks": anchored}
     return found
 
 
@@ -168,8 +177,14 @@ def _anchored(spec: RunSpec, folder: Path) -> RunSpec:
     """Relative paths in a spec file are relative to that file, whatever folder the command runs in."""
     data = spec.data.model_copy(update={"path": _anchor(spec.data.path, folder)})
     teacher = _anchor(spec.teacher, folder) if spec.teacher else None
+    evaluation = spec.evaluation
+    if files := evaluation.benchmarks:
+        files = files.model_copy(update={"path": _anchor(files.path, folder)})
+        evaluation = evaluation.model_copy(update={"benchmarks": files})
     places = {"model": _anchor(spec.model, folder), "store": _anchor(spec.store, folder)}
-    return spec.model_copy(update={"data": data, "teacher": teacher} | places)
+    return spec.model_copy(
+        update={"data": data, "teacher": teacher, "evaluation": evaluation} | places
+    )
 
 
 def _anchor(path: str, folder: Path) -> str:

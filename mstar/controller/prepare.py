@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mstar.config import HOW, RunSpec, spec_differences
+from mstar.controller.benchmarks import benchmark_sources, check_benchmarks, stored_files
 from mstar.data.splits import Split, find_split
 from mstar.data.validate import check_splits
 from mstar.errors import ConflictError, ModelError, NotFound
@@ -58,6 +59,7 @@ def check_inputs(spec: RunSpec) -> dict[str, int]:
     _check_models(spec)
     counts = check_splits(_splits(spec), max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
+    check_benchmarks(benchmark_sources(spec))
     return counts
 
 
@@ -81,6 +83,8 @@ def store_inputs(store: Store, spec: RunSpec) -> Inputs:
     splits = _splits(spec)
     counts = check_splits(splits, max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
+    public = benchmark_sources(spec)
+    check_benchmarks(public)
     # A data set of its own: the labeled one keeps its digest, and with it every step that runs without this share.
     apart = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None
     data = _committed(store, [split for split in splits if split.name != apart], counts)
@@ -92,6 +96,7 @@ def store_inputs(store: Store, spec: RunSpec) -> Inputs:
         model=Ref.of(model),
         unlabeled=_committed(store, unlabeled, counts) if unlabeled else None,
         teacher=Ref.of(commit_model(store, Path(spec.teacher))) if spec.teacher else None,
+        benchmarks=Ref.of(commit_dataset(store, stored_files(public))) if public else None,
     )
 
 
@@ -102,20 +107,30 @@ def _committed(store: Store, splits: Sequence[Split], counts: Mapping[str, int])
     return Ref.of(commit_dataset(store, files, results={"queries": queries}, rows=rows))
 
 
+INPUTS = {
+    "data": ("data.path", "the files hold other data"),
+    "unlabeled": ("data.path", "the unlabeled files hold other data"),
+    "model": ("model", "the folder holds another model"),
+    "teacher": ("teacher", "the folder holds another model"),
+    "benchmarks": ("evaluation.benchmarks.path", "the files hold other questions"),
+}
+"""Each input's key, and what it means that its content differs."""
+
+
 def _check_same(stored: Run, wanted: Run) -> None:
     changes = spec_differences(stored.spec, wanted.spec)
     # Paths may move; what they hold may not.
-    both_taught = stored.spec.teacher is not None and wanted.spec.teacher is not None
-    paths = ("data.path:", "model:", *(["teacher:"] if both_taught else []))
-    changes = [change for change in changes if not change.startswith(paths)]
-    if stored.inputs.data != wanted.inputs.data:
-        changes.append("data.path: the files hold other data than when the run began")
-    if stored.inputs.unlabeled != wanted.inputs.unlabeled:
-        changes.append("data.path: the unlabeled files hold other data than when the run began")
-    if stored.inputs.model != wanted.inputs.model:
-        changes.append("model: the folder holds another model than when the run began")
-    if both_taught and stored.inputs.teacher != wanted.inputs.teacher:
-        changes.append("teacher: the folder holds another model than when the run began")
+    moved = [
+        key
+        for name, (key, _) in INPUTS.items()
+        if getattr(stored.inputs, name) and getattr(wanted.inputs, name)
+    ]
+    changes = [change for change in changes if not change.startswith(tuple(f"{m}:" for m in moved))]
+    changes += [
+        f"{key}: {what} than when the run began"
+        for name, (key, what) in INPUTS.items()
+        if key in moved and getattr(stored.inputs, name) != getattr(wanted.inputs, name)
+    ]
     if changes:
         raise ConflictError(
             f"run {stored.name!r} already exists with a different spec; these keys differ (stored -> now):\n  "

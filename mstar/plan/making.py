@@ -8,6 +8,7 @@ from mstar.core.schedule import Stretch
 from mstar.core.seeds import derive_seed
 from mstar.plan.records import Done, Inputs, Part, Step, check_schedule
 from mstar.tasks import (
+    BenchmarkTask,
     EvaluateTask,
     GenerateTask,
     Label,
@@ -203,6 +204,21 @@ class Tasks:
             name,
             self.evaluation(name, model, None, queries, (evaluation.test_temperature,)),
         )
+
+    def benchmarks(self, phase: str, model: Ref) -> Generator[Step, Done, None]:
+        """Scores on public benchmarks, where the spec has any."""
+        asked, files = self.spec.evaluation.benchmarks, self.inputs.benchmarks
+        if asked is None or (phase == "base" and not asked.base):
+            return
+        assert files
+        task = BenchmarkTask(
+            data=files,
+            benchmarks=asked.names,
+            model=model,
+            prompt=self.query if asked.prompt == "run" else None,
+            max_new_tokens=asked.max_new_tokens,
+        )
+        yield self.step(f"{phase}/benchmarks", task)
 
     def evaluation(
         self,

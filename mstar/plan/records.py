@@ -1,8 +1,8 @@
 """What a plan talks about: what a run starts from, its steps, and what they found."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from mstar.config import RunSpec
 from mstar.core.schedule import Turn, schedule
@@ -14,7 +14,8 @@ from mstar.tasks import Ref, Task
 class Inputs:
     """What a run starts from: the data set and its number of queries by split, the base model, and its teacher's base.
 
-    Unlabeled queries are a data set of their own, so that runs with and without them share every other step.
+    ``benchmarks`` holds the published files of the benchmarks that the run ends with. Unlabeled queries are a data set
+    of their own, so that runs with and without them share every other step.
     """
 
     data: Ref
@@ -22,11 +23,19 @@ class Inputs:
     model: Ref
     unlabeled: Ref | None = None
     teacher: Ref | None = None
+    benchmarks: Ref | None = None
+
+    @classmethod
+    def unknown(cls, queries: Mapping[str, int]) -> Self:
+        """Stand-ins, so that a run can be planned before anything of it is stored."""
+        nowhere = Ref(kind="model", id="0" * 64, digest="0" * 64)
+        names = [f.name for f in fields(cls) if f.name != "queries"]
+        return cls(queries=queries, **dict.fromkeys(names, nowhere))
 
     @property
     def refs(self) -> tuple[Ref, ...]:
         """All artifacts."""
-        maybe = (self.unlabeled, self.teacher)
+        maybe = (self.unlabeled, self.teacher, self.benchmarks)
         return (self.data, self.model, *(ref for ref in maybe if ref))
 
 

@@ -81,6 +81,13 @@ def _run(store: Store, name: str, entries: Sequence[Entry], made: Mapping[str, f
         planned=planned_steps(run.spec),
         steps=steps,
         tests=tests,
+        benchmarks={
+            step.partition("/")[0]: {
+                score["benchmark"]: score for score in manifest.results["scores"]
+            }
+            for step, manifest in manifests.items()
+            if step.endswith("/benchmarks")
+        },
         iterations=_iterations(store, manifests),
         prm=_prm(store, manifests),
         versions=next((m.versions for m in reversed(manifests.values()) if m.versions), {}),

@@ -10,6 +10,7 @@ from mstar.report.document import date, document, resource, write_whole
 from mstar.report.exploration import saturation_section, temperature_section
 from mstar.report.gains import accuracy_section, headline, results_section
 from mstar.report.markup import Html, el, join
+from mstar.report.public import public_section
 from mstar.report.responses import Album, collect_responses
 from mstar.report.scale import duration, whole
 from mstar.report.table import results_table
@@ -45,6 +46,7 @@ def render(runs: Sequence[RunView], album: Album, *, now: float) -> str:
     """The page as text."""
     sections = [
         results_section(runs),
+        public_section(runs),
         accuracy_section(runs),
         saturation_section(runs),
         temperature_section(runs),
@@ -55,7 +57,8 @@ def render(runs: Sequence[RunView], album: Album, *, now: float) -> str:
         browser_section(runs, album),
     ]
     title = f"M-STaR: {', '.join(run.name for run in runs)}"
-    return document(title, _header(runs, now), sections, script=resource("page.js"))
+    there = [section for section in sections if section]
+    return document(title, _header(runs, now), there, script=resource("page.js"))
 
 
 def _header(runs: Sequence[RunView], now: float) -> Html:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mstar.config import RunSpec
 from mstar.core.rules import find_rule
@@ -130,7 +131,10 @@ class StepView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """A run as far as it has come. ``tests`` are the test evaluations by phase: base, warm-up, final."""
+    """A run as far as it has come. ``tests`` are the test evaluations by phase: base, warm-up, final.
+
+    ``benchmarks`` are scores by phase (base, final) and benchmark, as ``Scores.as_json`` writes them.
+    """
 
     name: str
     spec: RunSpec
@@ -139,6 +143,7 @@ class RunView:
     planned: int
     steps: tuple[StepView, ...]
     tests: Mapping[str, Evaluation]
+    benchmarks: Mapping[str, Mapping[str, Any]]
     iterations: tuple[Iteration, ...]
     prm: PrmView | None
     versions: Mapping[str, str]

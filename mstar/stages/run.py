@@ -20,6 +20,7 @@ from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
 from mstar.stages.generate import generate_shard
 from mstar.stages.interim import clear_progress
+from mstar.stages.public import benchmarks_whole
 from mstar.stages.score import finish_score, score_shard
 from mstar.stages.train import train_whole
 from mstar.storage import keys
@@ -28,6 +29,7 @@ from mstar.storage.manifest import Manifest
 from mstar.storage.open import open_store
 from mstar.storage.reading import read_manifest
 from mstar.tasks import (
+    BenchmarkTask,
     EvaluateTask,
     GenerateTask,
     Record,
@@ -91,11 +93,13 @@ def run_request(request: Request, tell: Tell, *, scratch: Path | None = None) ->
             return run_whole(task, context)
 
 
-def run_whole(task: TrainTask | EvaluateTask, context: Context) -> Manifest:
+def run_whole(task: TrainTask | EvaluateTask | BenchmarkTask, context: Context) -> Manifest:
     """Run and commit a step that is not split into shards."""
     with ArtifactWriter(context.store, task_hash(task), context.attempt) as writer:
         if isinstance(task, TrainTask):
             results = train_whole(task, context, writer)
+        elif isinstance(task, BenchmarkTask):
+            results = benchmarks_whole(task, context, writer)
         else:
             results = evaluate_whole(task, context, writer)
         manifest = _commit(writer, task, context, results)

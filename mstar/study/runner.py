@@ -84,7 +84,9 @@ def inputs_of(store: Store, specs: Mapping[str, RunSpec]) -> dict[str, Inputs]:
         data = spec.data
         unlabeled = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None
         splits = (data.train, data.validation, data.test, unlabeled)
-        key = (data.path, *splits, spec.model, spec.teacher)
+        public = spec.evaluation.benchmarks
+        asked = (public.path, *public.names) if public else ()
+        key = (data.path, *splits, spec.model, spec.teacher, *asked)
         try:
             if key not in known:
                 known[key] = store_inputs(store, spec)

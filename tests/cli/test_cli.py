@@ -8,6 +8,7 @@ import time
 
 import pytest
 import yaml
+from mstarctl import show
 
 from mstar import errors
 from mstar.controller.loop import request_cancel
@@ -205,3 +206,14 @@ def test_a_stage_refuses_a_task_of_another_stage_and_a_file_that_is_none(store, 
     assert "committed" in done.stdout
     file.write_text("{store: here}")
     refused(mstarctl("stage", stage, "--task", file), errors.SpecError, "task")
+
+
+def test_long_work_says_where_it_is_every_half_minute_when_there_is_no_terminal():
+    said: list[str] = []
+    now = [0.0]
+    tell = show.lines("pre-training", said.append, lambda: now[0])
+    for second in range(0, 100, 10):
+        now[0] = float(second)
+        tell(second, 600, "vision steps")
+    tell(0, 0, "rows")
+    assert said == [f"pre-training: {n} of 600 vision steps" for n in (30, 60, 90)]

@@ -144,7 +144,9 @@ def test_wrong_from_a_worker_that_took_much_memory_is_undecided_and_it_is_replac
     assert pool.ask(ask("1")) is Verdict.RIGHT
 
 
-def test_what_a_worker_that_is_swollen_from_earlier_questions_finds_wrong_is_asked_of_a_fresh_one(pool):
+def test_what_a_worker_that_is_swollen_from_earlier_questions_finds_wrong_is_asked_of_a_fresh_one(
+    pool,
+):
     pool.ask(ask("1"))
     (before,) = pids(pool)
     assert pool.ask(ask("swell once", str(before))) is Verdict.WRONG

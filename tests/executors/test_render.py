@@ -206,3 +206,20 @@ def test_a_thousand_steps_are_rendered_in_a_moment():
     for index in range(1000):
         step_job(view, attempt(PLACE, index, 1, shards=8))
     assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("step", "engine", "image"),
+    [
+        ("iter-00/evaluate", "transformers", "evaluator"),
+        ("iter-00/evaluate", "vllm", "generator"),
+        ("iter-01/generate", "vllm", "generator"),
+        ("iter-01/train", "vllm", "trainer"),
+    ],
+)
+def test_a_stage_runs_in_an_image_that_holds_its_engine(step, engine, image):
+    body = made(step, engine=engine)[0]
+    (container,) = body["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry.example:5000/ml/mstar-{image}:1.2.3"
+    own = made(step, {"stages": {STEPS[step].task.stage: {"image": "a/b:1"}}}, engine=engine)[0]
+    assert own["spec"]["template"]["spec"]["containers"][0]["image"] == "a/b:1"

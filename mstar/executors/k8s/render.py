@@ -190,7 +190,7 @@ def _step_pod(scene: Scene, job: Job, marks: dict[str, str], gang: int) -> Objec
         ports = [{"name": "gang", "containerPort": GANG_PORT, "protocol": "TCP"}]
     container: Object = {
         "name": CONTAINER,
-        "image": cluster.image(stage),
+        "image": cluster.image(stage, job.execution.engine),
         "args": [
             "pod", "--store", scene.place.store, "--request", request_key(scene.place, job),
         ],

@@ -1,0 +1,68 @@
+"""Benchmarks that a run is to end with: found and looked at before the first step, since the last comes days later."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mstar.benchmarks.registry import Source, find_benchmarks, locate
+from mstar.config import RunSpec
+from mstar.data.images import decode_image
+from mstar.errors import DataError
+
+SHOWN = 5
+
+
+def benchmark_sources(spec: RunSpec) -> tuple[Source, ...]:
+    """The benchmarks of a spec with their files; none when it asks for none. ``SpecError``, ``DataError``."""
+    asked = spec.evaluation.benchmarks
+    return locate(find_benchmarks(asked.names), Path(asked.path), {}) if asked else ()
+
+
+def check_benchmarks(sources: Sequence[Source]) -> dict[str, int]:
+    """Questions by benchmark; reads every row and decodes every image. ``DataError`` names the first few problems."""
+    problems: list[str] = []
+    counts: dict[str, int] = {}
+    for parts in by_files(sources).values():
+        benchmarks, seen = [part.benchmark for part in parts], set()
+        found = {benchmark.name: 0 for benchmark in benchmarks}
+        fine = b""
+        for file in parts[0].files:
+            for asked in benchmarks[0].read(file):
+                wanted = [one.name for one in benchmarks if one.keep(asked.item)]
+                for name in wanted:
+                    found[name] += 1
+                label = f"{benchmarks[0].base} question {asked.item.id}"
+                if asked.item.id in seen:
+                    problems.append(f"{label} is there twice")
+                seen.add(asked.item.id)
+                if wanted and asked.image != fine:  # rotations of a question share their image
+                    try:
+                        decode_image(asked.image, asked.item.id)
+                        fine = asked.image
+                    except DataError as error:
+                        problems.append(f"{benchmarks[0].base} {error}")
+        problems += [
+            f"{name}: no question of it is in {', '.join(map(str, parts[0].files))}"
+            for name, count in found.items()
+            if not count
+        ]
+        counts |= found
+    if problems:
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        shown = "\n  ".join(problems[:SHOWN])
+        raise DataError(f"the benchmarks cannot be used:\n  {shown}{more}")
+    return counts
+
+
+def stored_files(sources: Sequence[Source]) -> Mapping[str, Path]:
+    """Each file by its name in the store: the set that it belongs to, then its own."""
+    return {
+        f"{source.benchmark.base}/{path.name}": path for source in sources for path in source.files
+    }
+
+
+def by_files(sources: Sequence[Source]) -> dict[tuple[Path, ...], list[Source]]:
+    """Sources that are read from the same files together."""
+    groups: dict[tuple[Path, ...], list[Source]] = {}
+    for source in sources:
+        groups.setdefault(source.files, []).append(source)
+    return groups
