@@ -21,7 +21,14 @@ from typing import Any
 
 from mstar.errors import IntegrityError, ModelError, Preempted
 from mstar.stages.backends.checkpoint import TrainerState, check_convertible, read_state
-from mstar.stages.backends.ranks import everyones, firsts, highest, is_first, is_first_here, machine
+from mstar.stages.backends.ranks import (
+    each_highest,
+    everyones,
+    firsts,
+    is_first,
+    is_first_here,
+    machine,
+)
 from mstar.stages.backends.session import Session
 from mstar.stages.backends.showing import Shown
 from mstar.stages.context import never
@@ -137,7 +144,9 @@ class Keeper:
             late = self._clock() - self._since >= self._seconds
             mine = Due.CHECKPOINT if late else Due.NOTHING
         asked = Due.STOP if self._stopping() else mine
-        highest_asked, busy = highest(asked, int(self._flight is not None and self._flight.busy))
+        highest_asked, busy = each_highest(
+            asked, int(self._flight is not None and self._flight.busy)
+        )
         if self._flight and not busy:
             self._land(self._flight)
         due = Due(highest_asked)

@@ -42,7 +42,12 @@ def firsts(value: T) -> T:
     return told
 
 
-def highest(*values: int) -> list[int]:
+def highest(value: int) -> int:
+    """The highest of all ranks' values."""
+    return each_highest(value)[0]
+
+
+def each_highest(*values: int) -> list[int]:
     """The highest of all ranks' first values, second values and so on, told in one message."""
     state = PartialState()
     if state.num_processes == 1:
