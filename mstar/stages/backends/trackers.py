@@ -83,7 +83,14 @@ class Wandb:
             id=self._note.id,
             name=run.name,
             resume="allow",
-            settings=wandb.Settings(init_timeout=INIT_SECONDS, console="off"),
+            # This process is not the one that trains: its own load, output and code are of no interest.
+            settings=wandb.Settings(
+                init_timeout=INIT_SECONDS,
+                console="off",
+                disable_code=True,
+                disable_git=True,
+                x_disable_stats=True,
+            ),
         )
         self._tracker.start()
         self._note.write()
