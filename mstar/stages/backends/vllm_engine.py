@@ -230,7 +230,7 @@ class Engine:
         return self._last.request
 
     def _compare(self, work: Work, found: int) -> None:
-        # The length was reckoned from the image's size and the text; the processor itself has the last word.
+        # The length was reckoned from the image's size; the processor itself has the last word.
         prompt: Asked = _Prompt(work.query_id, work.text, work.image)
         length = len(self.family.encode([prompt])[0].tokens)
         if found != length:

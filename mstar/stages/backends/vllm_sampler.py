@@ -22,7 +22,7 @@ from PIL.Image import Image
 from mstar.core.records import Response
 from mstar.errors import MstarError, SpecError
 from mstar.execution import Execution
-from mstar.models.family import REMOTE_CODE, Family, load_family, model_type
+from mstar.models.family import REMOTE_CODE, load_family, model_type
 from mstar.stages.backends.encoding import check_fits
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.vllm_engine import EngineOptions, Fault, Tokens, Work
@@ -75,7 +75,7 @@ class VllmSampler:
         self.pool: Pool | None = None
         self.prompt_tokens = self.cached_tokens = 0
         self._needed = 0
-        self._lengths = _Lengths(self.family)
+        self._measured: dict[tuple[str, tuple[int, int]], tuple[int, int]] = {}
         self._number = 0
 
     def sample(
@@ -131,9 +131,9 @@ class VllmSampler:
         for chunk in batches(prompts, CHECKED_AT_ONCE):
             self.family.check(chunk)
             for prompt in chunk:
-                length = self._lengths.of(prompt)
+                length, image = self._measure(prompt)
                 answer = len(prompt.prefix) + max_new_tokens
-                check_fits(self.family, prompt.query_id, length, answer)
+                check_fits(self.family, prompt.query_id, length, answer, image=image)
                 self._needed = max(self._needed, length + answer)
 
     def close(self) -> None:
@@ -193,11 +193,18 @@ class VllmSampler:
             text=prompt.text,
             image=image,
             image_id=name,
-            length=self._lengths.of(prompt),
+            length=self._measure(prompt)[0],
             prefix=prompt.prefix,
             seeds=prompt.seeds,
             sampling=job.sampling,
         )
+
+    def _measure(self, prompt: Prompted) -> tuple[int, int]:
+        """A prompt's tokens without its prefix, and its image's, which depend on the image's size alone."""
+        key = (prompt.text, prompt.image.size)
+        if key not in self._measured:
+            (self._measured[key],) = self.family.measure([prompt])
+        return self._measured[key]
 
     def _respond(self, job: _Job, rows: tuple[Tokens, ...], policy: str) -> list[Response]:
         return [
@@ -232,29 +239,6 @@ class VllmSampler:
         if fault is None:
             return lost(code, said, self.family.path, context, self.execution)
         return explain(fault, said, self.family.path, context, self.execution)
-
-
-class _Lengths:
-    """How many tokens a prompt has as the model reads it, without its prefix.
-
-    An image's tokens depend on its size alone, so the processor is asked once a size, not once an image; text is
-    counted by the tokenizer. An engine that finds another length asks the processor itself.
-    """
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        self._image: dict[tuple[int, int], int] = {}
-        self._text: dict[str, int] = {}
-
-    def of(self, prompt: Prompted) -> int:
-        text = self._text.get(prompt.text)
-        if text is None:
-            text = len(self._family.tokenize(self._family.render(prompt.text)))
-            self._text[prompt.text] = text
-        size = prompt.image.size
-        if size not in self._image:
-            self._image[size] = len(self._family.encode([prompt])[0].tokens) - text
-        return text + self._image[size]
 
 
 class _Digest:
