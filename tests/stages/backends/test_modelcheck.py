@@ -182,7 +182,7 @@ def test_nan_among_the_weights_is_named(copy):
 def test_a_tokenizer_of_a_larger_model_is_a_fault(folder):
     patient = opened(folder)
     patient.family.vocabulary = 1000
-    with pytest.raises(Fault, match=r"knows 1000 tokens.*embeddings for 103"):
+    with pytest.raises(Fault, match=r"knows 1000 tokens.*embeddings for 104"):
         learning.weights(patient)
 
 
@@ -191,8 +191,7 @@ def test_a_template_that_closes_answers_with_another_token_is_a_fault(folder):
     assert "no token of its own" in reading.end_of_response(patient)
     patient.family.processor.chat_template += "<|im_end|>"
     assert "closes an answer with '<|im_end|>'" in reading.end_of_response(patient)
-    patient.family.processor.chat_template += "{% if True %}{% endif %}"
-    patient.family.eos = (patient.family.tokenizer.convert_tokens_to_ids("<|vision_end|>"),)
+    patient.family.eos = patient.family.tokenize("!")
     with pytest.raises(Fault, match="responses would run on"):
         reading.end_of_response(patient)
 
@@ -272,7 +271,7 @@ def test_a_largest_picture_beyond_the_context_says_what_to_set(folder):
 def test_a_context_too_small_for_any_picture_is_a_fault(folder):
     patient = opened(folder)
     patient.family.context = 60
-    with pytest.raises(Fault, match="leaves too little of the context of 60"):
+    with pytest.raises(Fault, match="leave too little of the context of 60"):
         reading.pictures(patient)
 
 
@@ -324,8 +323,10 @@ def test_rounding_is_measured_where_the_sampler_rounds(well, monkeypatch):
 def test_weights_too_large_for_the_sampler_s_numbers_are_a_fault(well, monkeypatch):
     agreeing.sampler(well)
     monkeypatch.setattr(Patient, "sampling_dtype", torch.float16)
-    with torch.no_grad():
-        next(p for p in well.family.parameters(well.model, "language") if p.dim() == 1).mul_(1e9)
+    scale = next(
+        p for n, p in well.model.named_parameters() if n.endswith("input_layernorm.weight")
+    )
+    scale.data.mul_(1e6)
     with pytest.raises(Fault, match="of the sampler in float16"):
         agreeing.rounding(well)
 

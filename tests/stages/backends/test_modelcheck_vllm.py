@@ -124,7 +124,7 @@ def break_off(request):
 def refuse(request):
     """What no engine could have sent as it is."""
 
-    class Local(Exception):  # noqa: N818 - of a library
+    class Local(Exception):
         pass
 
     raise Local("no kernel for this head size")

@@ -231,7 +231,9 @@ def gradients(patient: Patient) -> str:
     try:
         item = patient.item(0, "tall", RESPONSE, Finish.STOP)
         loss = _summed_loss(patient, [patient.encoded["tall"]], [item]) / len(item.answer)
-        found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, wanted, allow_unused=True)
+        found: Sequence[torch.Tensor | None] = [None] * len(wanted)
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss, wanted, allow_unused=True)
     finally:
         for tensor, trained in before:
             tensor.requires_grad = trained
