@@ -156,22 +156,31 @@ for _form, _path, _what in (
 
 
 @app.command()
-def check(folder: FolderArgument, output: OutputOption = Output.TEXT) -> None:
+def check(
+    folder: FolderArgument,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(min=1, help="Largest image taken; else as a run's execution.max_pixels."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
     """Look at every row as a run would, and for images that two splits share."""
     from mstar.data.importing.checking import check_data, find_splits
     from mstar.errors import DataError
+    from mstar.execution import Execution
     from mstarctl import show
 
     as_json = output is Output.JSON
+    most = max_pixels or Execution().max_pixels
     with show.bar("checking", as_json=as_json) as tell:
-        found = check_data(find_splits(folder), tell)
+        found = check_data(find_splits(folder), tell, max_pixels=most)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
     else:
         _print_splits(f"{folder}", found.splits)
         for what, count in found.odd.items():
             show.output.print(
-                f"{count:,} images are {what}: engines may show them differently; mstarctl data import makes them plain"
+                f"{count:,} images are {what}: a run shows them as plain RGB, and mstarctl data import stores them so"
             )
     if found.shared:
         pairs = ", ".join(f"{pair}: {count:,}" for pair, count in found.shared.items())

@@ -56,7 +56,7 @@ def check_model_folder(folder: Path) -> None:
 def check_inputs(spec: RunSpec) -> dict[str, int]:
     """Look at the data and the models that a spec names, and write nothing; queries by split."""
     _check_models(spec)
-    counts = check_splits(_splits(spec))
+    counts = check_splits(_splits(spec), max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
     return counts
 
@@ -79,7 +79,7 @@ def store_inputs(store: Store, spec: RunSpec) -> Inputs:
     """Check the data and the models that a spec names, every row, and store them. Raises as ``prepare``."""
     _check_models(spec)
     splits = _splits(spec)
-    counts = check_splits(splits)
+    counts = check_splits(splits, max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
     # A data set of its own: the labeled one keeps its digest, and with it every step that runs without this share.
     apart = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from mstar.core.answers import unusable_answer
-from mstar.data.images import decode_image
+from mstar.data.images import decode_image, over_limit
 from mstar.data.splits import Sample, Split
 from mstar.errors import DataError
 
@@ -11,13 +11,16 @@ SHOWN = 5
 
 
 def check_splits(
-    splits: Iterable[Split], look: Callable[[str, Sample], object] | None = None
+    splits: Iterable[Split],
+    look: Callable[[str, Sample], object] | None = None,
+    *,
+    max_pixels: int | None = None,
 ) -> dict[str, int]:
     """Queries by split. Raises ``DataError`` naming the first few problems and how many there are in all.
 
     Looked for: empty question, empty or duplicate id (over all splits, so that test does not leak into training),
-    answer that no check can parse, missing or corrupt image. Memory holds the ids only. ``look`` is shown every sample
-    with its split's name.
+    answer that no check can parse, missing or corrupt image, or one above ``max_pixels``, which a run would refuse.
+    Memory holds the ids only. ``look`` is shown every sample with its split's name.
     """
     problems: list[str] = []
     found = 0
@@ -29,7 +32,8 @@ def check_splits(
         for sample in split.read():
             counts[split.name] += 1
             # Questions about one image come one after another, and decoding it costs more than all else here.
-            bad = None if sample.image and sample.image == fine else _bad_image(sample, split.name)
+            seen_before = sample.image and sample.image == fine
+            bad = None if seen_before else _bad_image(sample, split.name, max_pixels)
             fine = b"" if bad else sample.image
             for problem in (*_problems(sample, split.name, seen), *([bad] if bad else [])):
                 found += 1
@@ -61,9 +65,11 @@ def _problems(sample: Sample, split: str, seen: dict[str, str]) -> list[str]:
     return problems
 
 
-def _bad_image(sample: Sample, split: str) -> str | None:
+def _bad_image(sample: Sample, split: str, max_pixels: int | None) -> str | None:
     try:
-        decode_image(sample.image, sample.query.id)
+        picture = decode_image(sample.image, sample.query.id)
     except DataError as error:
         return f"{split} {error}"
+    if max_pixels is not None and picture.width * picture.height > max_pixels:
+        return f"{split} {over_limit(sample.query.id, picture.size, max_pixels)}"
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mstar.errors import ModelError
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 
 Side = Literal["left", "right"]
 Group = Literal["vision", "language", "embeddings"]
+
+FAMILIES = {
+    "qwen2_vl": "mstar.models.qwen2_vl:Qwen2VLFamily",
+    "qwen2_5_vl": "mstar.models.qwen2_5_vl:Qwen25VLFamily",
+    "qwen3_vl": "mstar.models.qwen3_vl:Qwen3VLFamily",
+    "internvl": "mstar.models.internvl:InternVLFamily",
+    "smolvlm": "mstar.models.smolvlm:SmolVLMFamily",
+    "llava_onevision": "mstar.models.llava_onevision:LlavaOnevisionFamily",
+}
+"""Which class serves a ``model_type``, as module:class. A module is imported when a folder asks for it."""
+
+FALLBACK = "mstar.models.generic:GenericFamily"
+"""What serves any other model that transformers knows: no module was written for it, and no test has seen it."""
 
 MAX_PIXELS = 12_845_056
 """Largest image taken (width x height) unless an execution says otherwise; Qwen2-VL's own default."""
@@ -45,6 +59,7 @@ class Encoded:
     ``tokens`` hold the expanded image placeholders. ``images`` are tensors that a batch joins along their first axis,
     ``token_inputs`` have one value a token (0 for any token that follows the prompt). ``positions`` has shape
     (axes, tokens), None where positions simply count; the first token after the prompt is at ``next_position``.
+    ``image_tokens`` of the tokens stand for one image feature each.
     """
 
     tokens: tuple[int, ...]
@@ -52,6 +67,7 @@ class Encoded:
     token_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     positions: torch.Tensor | None = None
     next_position: int
+    image_tokens: int = 0
 
 
 class Family(Protocol):
@@ -67,9 +83,14 @@ class Family(Protocol):
     pad: int
     vocabulary: int
     """Tokens that the tokenizer knows; a model may have more embeddings than that."""
+    image_limit: str
+    """Which setting of the model folder bounds an image's tokens, for messages."""
 
     def check(self, prompts: Sequence[Asked]) -> None:
-        """Refuse, before any work, images over the limit and text that holds a placeholder (``ModelError``)."""
+        """Refuse, before any work, images over the limits and text that holds a placeholder (``ModelError``)."""
+
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many of those stand for its image; no pixel is read."""
 
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
@@ -80,7 +101,10 @@ class Family(Protocol):
     def collate(
         self, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]], *, pad: Side
     ) -> dict[str, torch.Tensor]:
-        """A batch of rows ``prompt + answer`` as keyword arguments of the model's forward."""
+        """A batch of rows ``prompt + answer`` as keyword arguments of the model's forward.
+
+        ``ModelError`` when a row has other than its prompt's ``image_tokens``: no sequence is cut inside its image.
+        """
 
     def load(self, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
         """Read the weights from the folder; ``ModelError`` when any are missing or unusable."""
@@ -111,12 +135,10 @@ class Family(Protocol):
 
 def load_family(path: Path, *, max_pixels: int = MAX_PIXELS) -> Family:
     """The family that serves a local model folder, by the ``model_type`` of its config; nothing is downloaded."""
-    # Imported here so that reading this protocol does not cost an import of torch.
-    from mstar.models.generic import GenericFamily
-    from mstar.models.qwen_vl import MODEL_TYPES, QwenVLFamily
-
-    family = QwenVLFamily if model_type(path) in MODEL_TYPES else GenericFamily
-    return family(path, max_pixels=max_pixels)
+    # Imported by name so that reading this protocol costs no import of torch, and one family none of another's.
+    module, _, name = FAMILIES.get(model_type(path), FALLBACK).partition(":")
+    family: Family = getattr(import_module(module), name)(path, max_pixels=max_pixels)
+    return family
 
 
 def model_type(path: Path) -> str:

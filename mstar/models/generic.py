@@ -1,7 +1,7 @@
 """Any other vision-language model that transformers supports natively and whose positions simply count.
 
-The processor is called a prompt at a time, because what it returns for a batch differs from family to family; its
-tensors of one prompt are joined along their first axis.
+No module was written for it, so nothing is known of its image tokens before its processor has run. It is the fallback:
+``mstarctl doctor --model`` says whether a folder works with it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoModelForImageTextToText
 
 from mstar.errors import ModelError
-from mstar.models.family import MAX_PIXELS, Asked, Encoded
+from mstar.models.family import MAX_PIXELS, Asked
 from mstar.models.native import NativeFamily
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    import torch
-
-_TEXT_KEYS = ("input_ids", "attention_mask")
 
 
 class GenericFamily(NativeFamily):
@@ -36,23 +32,13 @@ class GenericFamily(NativeFamily):
                 "lose. Add a family for it beside mstar/models/qwen_vl.py."
             )
 
-    def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
-        """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
-        return [self._encode_one(prompt) for prompt in prompts]
-
-    def _encode_one(self, prompt: Asked) -> Encoded:
-        output = self.process([prompt], return_tensors="pt")
-        tokens = tuple(output["input_ids"][0].tolist())
-        images: dict[str, torch.Tensor] = {}
-        token_inputs: dict[str, tuple[int, ...]] = {}
-        for name, value in output.items():
-            if name.endswith("token_type_ids"):
-                token_inputs[name] = tuple(value[0].tolist())
-            elif name not in _TEXT_KEYS:
-                images[name] = value
-        return Encoded(
-            tokens=tokens, images=images, token_inputs=token_inputs, next_position=len(tokens)
-        )
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many stand for its image; each image is processed for it."""
+        return [
+            (len(code.tokens), code.image_tokens)
+            for prompt in prompts
+            for code in self.encode([prompt])
+        ]
 
 
 def _computes_positions(model_class: Any) -> bool:

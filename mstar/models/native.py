@@ -6,25 +6,32 @@ A family derived from this says how one prompt's tokens and image become an ``En
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mstar.data.images import over_limit
 from mstar.errors import ModelError
 from mstar.models.family import MAX_PIXELS, Asked, Encoded, Group, Side
 from mstar.models.weights import load_config, load_processor, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel
 
 UNLIMITED = 1 << 30
+RENDERED_KEPT = 4096
+
+_TEXT_KEYS = ("input_ids", "attention_mask")
 
 
 class NativeFamily(ABC):
     """A family whose processor and model are transformers' own classes."""
+
+    image_limit = "the limits in preprocessor_config.json"
 
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         self.path = path
@@ -35,22 +42,32 @@ class NativeFamily(ABC):
         self.vocabulary = len(self.tokenizer)
         text = self.config.get_text_config()
         self.context = int(getattr(text, "max_position_embeddings", None) or UNLIMITED)
+        check_vocabulary(path, self.vocabulary, text)
         self.eos = self._end_tokens()
-        self.image_tokens = self._image_tokens()
+        self.placeholder = self._placeholder()
+        self.reserved = self._reserved_tokens()
         self.banned = self._banned_tokens()
         pad = self.tokenizer.pad_token_id
         self.pad = int(self.eos[0] if pad is None else pad)
         self._pieces: dict[int, str] = {}
+        # A prompt is rendered when it is measured and when it is encoded, and a template costs more than its text.
+        self.rendered = lru_cache(maxsize=RENDERED_KEPT)(self.render)
 
-    @abstractmethod
-    def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
-        """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
+    @property
+    def settings_file(self) -> str:
+        """The file with the image processor's settings: its own as published, one for all since transformers 5."""
+        own = "preprocessor_config.json"
+        return own if (self.path / own).is_file() else "processor_config.json"
 
     def check(self, prompts: Sequence[Asked]) -> None:
-        """Refuse images over the limit and text that holds a placeholder; takes no time."""
+        """Refuse images over the limits and text that holds a placeholder; takes no time."""
         for prompt in prompts:
             self._check_size(prompt)
             self._check_text(prompt)
+
+    @abstractmethod
+    def measure(self, prompts: Sequence[Asked]) -> list[tuple[int, int]]:
+        """Of each prompt how many tokens it has, and how many of those stand for its image."""
 
     def render(self, text: str) -> str:
         """The chat prompt of one image and the user's text, up to where the model answers."""
@@ -60,20 +77,64 @@ class NativeFamily(ABC):
         )
         return prompt
 
+    def encode(self, prompts: Sequence[Asked]) -> list[Encoded]:
+        """Render and tokenise prompts; ``ModelError`` for an image the model cannot take."""
+        self.check(prompts)
+        return [self._encode_one(prompt) for prompt in prompts]
+
+    def _encode_one(self, prompt: Asked) -> Encoded:
+        output = self.process([prompt], return_tensors="pt")
+        tokens = tuple(output["input_ids"][0].tolist())
+        images: dict[str, torch.Tensor] = {}
+        token_inputs: dict[str, tuple[int, ...]] = {}
+        for name, value in output.items():
+            if name.endswith("token_type_ids"):
+                token_inputs[name] = tuple(value[0].tolist())
+            elif name not in _TEXT_KEYS:
+                images[name] = value
+        return Encoded(
+            tokens=tokens,
+            images=images,
+            token_inputs=token_inputs,
+            next_position=len(tokens),
+            image_tokens=self.count_images(prompt, tokens),
+        )
+
+    def count_images(self, prompt: Asked, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens stand for its image; ``ModelError`` when there are none."""
+        found = tokens.count(self.placeholder)
+        if not found:
+            raise ModelError(
+                f"query {prompt.query_id}: the prompt that the processor in {self.path} makes holds no image. Its chat "
+                "template knows none: take chat_template.jinja from where the weights were published."
+            )
+        return found
+
     def process(self, prompts: Sequence[Asked], **options: Any) -> Mapping[str, Any]:
         """The processor's output for prompts of one image each, unpadded."""
-        self.check(prompts)
-        texts = [self.render(prompt.text) for prompt in prompts]
+        texts = [self.rendered(prompt.text) for prompt in prompts]
         # A list of one-image lists: some processors read a flat list as the images of a single prompt.
         images = [[prompt.image.convert("RGB")] for prompt in prompts]
         try:
-            output: Mapping[str, Any] = self.processor(text=texts, images=images, **options)
-        except (ValueError, RuntimeError) as error:
+            output: Mapping[str, Any] = self.processor(
+                text=texts,
+                images=images,
+                add_special_tokens=self.adds_special_tokens(texts[0]),
+                **options,
+            )
+        except Exception as error:  # what a processor of another version raises has no common kind
+            if isinstance(error, MemoryError):
+                raise
             names = ", ".join(prompt.query_id for prompt in prompts[:3])
             raise ModelError(
-                f"the processor of {self.path} refuses the image or text of {names}: {error}"
+                f"the processor of {self.path} refuses the image or text of {names} ({type(error).__name__}): {error}"
             ) from error
         return output
+
+    def adds_special_tokens(self, rendered: str) -> bool:
+        """Whether the tokenizer puts its own first token before a prompt: not when the chat template has done so."""
+        first = self.tokenizer.bos_token
+        return not (first and rendered.startswith(first))
 
     def collate(
         self, prompts: Sequence[Encoded], answers: Sequence[Sequence[int]], *, pad: Side
@@ -105,6 +166,7 @@ class NativeFamily(ABC):
             positions[..., row, middle:end] = torch.arange(len(answer)) + prompt.next_position
             for name, values in prompt.token_inputs.items():
                 token_inputs[name][row, start:middle] = torch.tensor(values)
+        self._check_whole(ids, prompts)
         batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         return batch | token_inputs | join_images(prompts)
 
@@ -113,22 +175,25 @@ class NativeFamily(ABC):
         return load_weights(self.path, dtype=dtype, device=device)
 
     def parameters(self, model: PreTrainedModel, group: Group) -> list[torch.nn.Parameter]:
-        """The parameters of one group, for freezing."""
-        vision = model.get_encoder(modality="image")
+        """The parameters of one group, for freezing: every parameter is in one of the three.
+
+        ``embeddings`` are those of words, with the head that predicts them; ``vision`` is what stands before the
+        language model, so the layers that lead from the image's features to it, too.
+        """
         language = model.get_decoder()
-        if vision is model or language is model:
+        if language is model:
             raise ModelError(
-                f"{type(model).__name__} does not say which of its parts is the {group} model"
+                f"{type(model).__name__} does not say which of its parts is the language model"
             )
-        if group == "vision":
-            return list(vision.parameters())
-        embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
-        held = {
-            id(p): p for module in embeddings if module is not None for p in module.parameters()
-        }
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        embeddings = _by_identity(p for end in ends if end is not None for p in end.parameters())
         if group == "embeddings":
-            return list(held.values())
-        return [p for p in language.parameters() if id(p) not in held]
+            return list(embeddings.values())
+        spoken = _by_identity(language.parameters())
+        if group == "language":
+            return [p for key, p in spoken.items() if key not in embeddings]
+        others = _by_identity(model.parameters())
+        return [p for key, p in others.items() if key not in embeddings and key not in spoken]
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """The tokens of a response's text, without any special ones around it."""
@@ -168,14 +233,11 @@ class NativeFamily(ABC):
     def _check_size(self, prompt: Asked) -> None:
         width, height = prompt.image.size
         if width * height > self.max_pixels:
-            raise ModelError(
-                f"the image of query {prompt.query_id} has {width} x {height} = {width * height} pixels; at most "
-                f"{self.max_pixels} are taken. Shrink the image, or raise execution.max_pixels."
-            )
+            raise ModelError(over_limit(prompt.query_id, prompt.image.size, self.max_pixels))
 
     def _check_text(self, prompt: Asked) -> None:
         """A placeholder in the question would take another query's image."""
-        for placeholder in self.tokenizer.convert_ids_to_tokens(list(self.image_tokens)):
+        for placeholder in self.tokenizer.convert_ids_to_tokens(list(self.reserved)):
             if placeholder in prompt.text:
                 raise ModelError(
                     f"the text of query {prompt.query_id} holds {placeholder!r}, which stands for an image to this "
@@ -200,7 +262,29 @@ class NativeFamily(ABC):
             )
         return tuple(dict.fromkeys(found))
 
-    def _image_tokens(self) -> tuple[int, ...]:
+    def _check_whole(self, ids: torch.Tensor, prompts: Sequence[Encoded]) -> None:
+        """Some models take an image whose tokens were cut without a word, and give its rest to the next row."""
+        found = (ids == self.placeholder).sum(dim=1).tolist()
+        for row, (count, prompt) in enumerate(zip(found, prompts, strict=True)):
+            if count != prompt.image_tokens:
+                raise ModelError(
+                    f"row {row} of a batch has {count} image tokens, and its image makes {prompt.image_tokens}: the "
+                    "prompt was cut, or the response holds a placeholder. Nothing may be cut inside an image."
+                )
+
+    def _placeholder(self) -> int:
+        """The token that stands for one feature of an image."""
+        for name in ("image_token_id", "image_token_index"):
+            found = getattr(self.config, name, None)
+            if isinstance(found, int):
+                return found
+        raise ModelError(
+            f"{self.path} has a {self.config.model_type!r} model whose config names no image token, so its prompts "
+            "cannot be checked. Add a family for it (CONTRIBUTING.md)."
+        )
+
+    def _reserved_tokens(self) -> tuple[int, ...]:
+        """Every token that only an image or a video brings into a prompt."""
         names = ["image_token_id", "image_token_index", "video_token_id", "video_token_index"]
         names += [
             "vision_start_token_id",
@@ -209,15 +293,36 @@ class NativeFamily(ABC):
             "eoi_token_index",
         ]
         holders = (self.config, self.processor, self.tokenizer)
-        found = [getattr(holder, name, None) for holder in holders for name in names]
-        return tuple(sorted({token for token in found if isinstance(token, int)}))
+        found = {getattr(holder, name, None) for holder in holders for name in names}
+        words = self.image_words()
+        known = self.tokenizer.get_added_vocab()
+        found.update(known[word] for word in words if word in known)
+        return tuple(sorted(token for token in found if isinstance(token, int)))
+
+    def image_words(self) -> Iterable[str]:
+        """Special words that stand around an image, beyond those that configurations name."""
+        return ()
 
     def _banned_tokens(self) -> tuple[int, ...]:
         tokenizer = self.tokenizer
         special = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
-        banned = {*self.image_tokens, *(token for token in special if token is not None)}
+        banned = {*self.reserved, *(token for token in special if token is not None)}
         # A pad token that also ends a response (Qwen's <|endoftext|>) stays allowed: it ends the response.
         return tuple(sorted(banned - set(self.eos)))
+
+
+def check_vocabulary(path: Path, known: int, text: Any) -> None:
+    """A tokenizer that knows more tokens than the model embeds belongs to another model."""
+    rows = getattr(text, "vocab_size", None)
+    if isinstance(rows, int) and known > rows:
+        raise ModelError(
+            f"the tokenizer in {path} knows {known} tokens and the model embeds {rows}: one of them is another "
+            "model's. Take tokenizer and weights from one place."
+        )
+
+
+def _by_identity(parameters: Iterable[torch.nn.Parameter]) -> dict[int, torch.nn.Parameter]:
+    return {id(parameter): parameter for parameter in parameters}
 
 
 def load_generation_config(path: Path) -> Any:

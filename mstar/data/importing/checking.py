@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from mstar.data.importing.pictures import oddities
+from mstar.data.images import oddities
 from mstar.data.importing.records import Tally, Tell
 from mstar.data.importing.wording import answer_kind
 from mstar.data.splits import Sample, Split, find_split, parquet
@@ -40,7 +40,7 @@ def find_splits(folder: Path) -> list[Split]:
     return [find_split(folder, name) for name in order]
 
 
-def check_data(splits: Sequence[Split], tell: Tell) -> Checked:
+def check_data(splits: Sequence[Split], tell: Tell, *, max_pixels: int | None = None) -> Checked:
     """Look at every row. Raises ``DataError`` as ``check_splits`` does; an image in two splits is only reported.
 
     Images are compared by their bytes: one that was encoded twice is two.
@@ -75,7 +75,7 @@ def check_data(splits: Sequence[Split], tell: Tell) -> Checked:
                     found.examples.append(f"{query.id} in {split} asks about an image of {other}")
             there.add(split)
 
-    for name, rows in check_splits(splits, look).items():
+    for name, rows in check_splits(splits, look, max_pixels=max_pixels).items():
         found.splits[name].rows = rows
         found.splits[name].types = dict(kinds[name].most_common())
     for split in splits:

@@ -72,13 +72,27 @@ class EncodedRows:
             self._kept[key] = replace(code, images=images)
 
 
-def check_fits(family: Family, query_id: str, prompt: int, answer: int) -> None:
+def check_all_fit(family: Family, prompts: Sequence[Prompted], answers: Sequence[int]) -> None:
+    """Refuse the first prompt whose ``answers[i]`` tokens would leave the context, before any image is processed."""
+    longest: dict[Key, tuple[Prompted, int]] = {}
+    for prompt, answer in zip(prompts, answers, strict=True):
+        _, known = longest.get(_key(prompt), (prompt, -1))
+        longest[_key(prompt)] = prompt, max(known, answer)
+    measured = family.measure([prompt for prompt, _ in longest.values()])
+    for (prompt, answer), (length, image) in zip(longest.values(), measured, strict=True):
+        check_fits(family, prompt.query_id, length, answer, image=image)
+
+
+def check_fits(
+    family: Family, query_id: str, prompt: int, answer: int, *, image: int | None = None
+) -> None:
     """Refuse a prompt whose answer would leave the model's context; nothing is ever cut."""
     if prompt + answer > family.context:
+        parts = "its image included" if image is None else f"{image} of them its image"
         raise ModelError(
-            f"query {query_id}: a prompt of {prompt} tokens (its image included) and a response of up to {answer} make "
+            f"query {query_id}: a prompt of {prompt} tokens ({parts}) and a response of up to {answer} make "
             f"{prompt + answer}, but the model in {family.path} has a context of {family.context}. "
-            "Shorten the prompt, shrink the image, or lower max_new_tokens."
+            f"Shorten the prompt, shrink the image, lower {family.image_limit}, or lower max_new_tokens."
         )
 
 

@@ -10,7 +10,7 @@ from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.stages.backends.attention import decode_grouped
 from mstar.stages.backends.decoding import Decoder, Row
-from mstar.stages.backends.encoding import check_fits, encode_distinct
+from mstar.stages.backends.encoding import check_all_fit, encode_distinct
 from mstar.stages.backends.responses import respond
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Progress, Prompted, batches
@@ -40,6 +40,8 @@ class TransformersSampler:
     ) -> list[list[Response]]:
         """``len(seeds)`` responses a prompt, in the prompts' order, sample ``i`` drawn from ``seeds[i]`` alone."""
         self.family.check(prompts)
+        answers = [len(prompt.prefix) + sampling.max_new_tokens for prompt in prompts]
+        check_all_fit(self.family, prompts, answers)
         responses: list[list[Response]] = []
         for window in self._windows(prompts):
             responses += self._sample_window(window, sampling, policy, progress)
@@ -64,9 +66,6 @@ class TransformersSampler:
         self, prompts: Sequence[Prompted], sampling: Sampling, policy: str, progress: Progress
     ) -> list[list[Response]]:
         encoded = encode_distinct(self.family, prompts)
-        for prompt, code in zip(prompts, encoded, strict=True):
-            answer = len(prompt.prefix) + sampling.max_new_tokens
-            check_fits(self.family, prompt.query_id, len(code.tokens), answer)
         lengths = [len(c.tokens) + len(p.prefix) for p, c in zip(prompts, encoded, strict=True)]
         order = sorted(range(len(prompts)), key=lambda index: lengths[index])
         places = [(index, sample) for index in order for sample in range(len(prompts[index].seeds))]

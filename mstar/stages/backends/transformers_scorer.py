@@ -16,7 +16,7 @@ from mstar.execution import Execution
 from mstar.models.family import Encoded, load_family
 from mstar.models.prm import load_reward_model
 from mstar.stages.backends.cache import repeat_rows
-from mstar.stages.backends.encoding import check_fits, encode_distinct
+from mstar.stages.backends.encoding import check_all_fit, encode_distinct
 from mstar.stages.backends.runtime import choose_device, choose_dtype, set_threads
 from mstar.stages.protocols import Judged, Progress, Prompted, batches
 
@@ -53,6 +53,7 @@ class TransformersScorer:
         """One ``Judged`` a response, in order; ``prompts[i]`` is the prompt of ``responses[i]``."""
         self.family.check(prompts)
         pairs = list(zip(prompts, map(self._read, responses), strict=True))
+        check_all_fit(self.family, prompts, [len(response.tokens) for _, response in pairs])
         judged: list[Judged] = []
         for window in batches(pairs, WINDOW * self.execution.scoring_rows):
             judged += self._score_window(window, progress)
@@ -67,9 +68,8 @@ class TransformersScorer:
         self, pairs: Sequence[tuple[Prompted, Response]], progress: Progress
     ) -> list[Judged]:
         encoded = encode_distinct(self.family, [prompt for prompt, _ in pairs])
-        for code, (prompt, response) in zip(encoded, pairs, strict=True):
+        for _, response in pairs:
             _check_from_start(response)
-            check_fits(self.family, prompt.query_id, len(code.tokens), len(response.tokens))
         lengths = [(len(c.tokens), len(r.tokens)) for c, (_, r) in zip(encoded, pairs, strict=True)]
         # Responses of one prompt stay together, so that it is read once.
         order = sorted(

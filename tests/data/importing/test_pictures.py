@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from mstar.data import images
-from mstar.data.importing.pictures import look_at, oddities
+from mstar.data.images import oddities
+from mstar.data.importing.pictures import look_at
 from tests.data.importing.published import encoded, png
 
 
