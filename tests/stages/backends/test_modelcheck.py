@@ -24,6 +24,7 @@ from mstar.stages.backends.modelcheck.finding import Check, Fault, NotTried, mak
 from mstar.stages.backends.modelcheck.patient import Patient
 from tests.stages.backends.patients import (
     ON_CPU,
+    BelievingItsCut,
     Blind,
     CountingPadding,
     Cutting,
@@ -84,8 +85,10 @@ def test_a_prompt_that_is_cut_is_seen_without_weights(folder, family):
         reading.pictures(opened(folder, family))
 
 
-def test_image_tokens_that_are_cut_are_seen_by_the_model(folder):
-    patient = admitted(folder, CuttingImages)
+def test_image_tokens_that_are_cut_are_seen_without_weights_and_by_the_model(folder):
+    with pytest.raises(Fault, match="of them its image, and measured"):
+        reading.pictures(opened(folder, CuttingImages))
+    patient = admitted(folder, BelievingItsCut)
     finding = make(Check(what="seen", look=learning.picture_seen), patient, set())
     assert (finding.ok, finding.code) == (False, ModelError.exit_code)
     assert "image" in finding.found.lower()
