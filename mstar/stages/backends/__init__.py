@@ -4,5 +4,5 @@ Reading order: ``transformers_sampler`` over ``decoding`` (``draws``, ``cache``,
 or ``recomputing``;
 ``transformers_scorer``; ``launch`` and ``accelerate_trainer`` over ``objectives``, ``order``, ``session``,
 ``checkpoint`` and ``keeping``; ``rank``, ``ranks`` and ``handover`` for training in several processes. ``encoding`` and
-``runtime`` serve all.
+``runtime`` serve all. ``modelcheck`` looks whether a model's folder works with them.
 """

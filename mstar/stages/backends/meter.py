@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mstar.stages.backends.ranks import highest, is_first
+from mstar.stages.backends.ranks import each_highest, is_first
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Meter:
         Called by all ranks; empty when no step was counted.
         """
         taken = self._clock() - self._began
-        device, host = highest(peak_device_bytes(self._device), peak_host_bytes())
+        device, host = each_highest(peak_device_bytes(self._device), peak_host_bytes())
         if not self._done:
             return {}
         usage = {

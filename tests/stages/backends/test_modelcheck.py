@@ -24,6 +24,7 @@ from mstar.stages.backends.modelcheck.finding import Check, Fault, NotTried, mak
 from mstar.stages.backends.modelcheck.patient import Patient
 from tests.stages.backends.patients import (
     ON_CPU,
+    BelievingItsCut,
     Blind,
     CountingPadding,
     Cutting,
@@ -84,8 +85,10 @@ def test_a_prompt_that_is_cut_is_seen_without_weights(folder, family):
         reading.pictures(opened(folder, family))
 
 
-def test_image_tokens_that_are_cut_are_seen_by_the_model(folder):
-    patient = admitted(folder, CuttingImages)
+def test_image_tokens_that_are_cut_are_seen_without_weights_and_by_the_model(folder):
+    with pytest.raises(Fault, match="of them its image, and measured"):
+        reading.pictures(opened(folder, CuttingImages))
+    patient = admitted(folder, BelievingItsCut)
     finding = make(Check(what="seen", look=learning.picture_seen), patient, set())
     assert (finding.ok, finding.code) == (False, ModelError.exit_code)
     assert "image" in finding.found.lower()
@@ -182,7 +185,7 @@ def test_nan_among_the_weights_is_named(copy):
 def test_a_tokenizer_of_a_larger_model_is_a_fault(folder):
     patient = opened(folder)
     patient.family.vocabulary = 1000
-    with pytest.raises(Fault, match=r"knows 1000 tokens.*embeddings for 103"):
+    with pytest.raises(Fault, match=r"knows 1000 tokens.*embeddings for 104"):
         learning.weights(patient)
 
 
@@ -191,8 +194,7 @@ def test_a_template_that_closes_answers_with_another_token_is_a_fault(folder):
     assert "no token of its own" in reading.end_of_response(patient)
     patient.family.processor.chat_template += "<|im_end|>"
     assert "closes an answer with '<|im_end|>'" in reading.end_of_response(patient)
-    patient.family.processor.chat_template += "{% if True %}{% endif %}"
-    patient.family.eos = (patient.family.tokenizer.convert_tokens_to_ids("<|vision_end|>"),)
+    patient.family.eos = patient.family.tokenize("!")
     with pytest.raises(Fault, match="responses would run on"):
         reading.end_of_response(patient)
 
@@ -272,7 +274,7 @@ def test_a_largest_picture_beyond_the_context_says_what_to_set(folder):
 def test_a_context_too_small_for_any_picture_is_a_fault(folder):
     patient = opened(folder)
     patient.family.context = 60
-    with pytest.raises(Fault, match="leaves too little of the context of 60"):
+    with pytest.raises(Fault, match="leave too little of the context of 60"):
         reading.pictures(patient)
 
 
@@ -324,8 +326,10 @@ def test_rounding_is_measured_where_the_sampler_rounds(well, monkeypatch):
 def test_weights_too_large_for_the_sampler_s_numbers_are_a_fault(well, monkeypatch):
     agreeing.sampler(well)
     monkeypatch.setattr(Patient, "sampling_dtype", torch.float16)
-    with torch.no_grad():
-        next(p for p in well.family.parameters(well.model, "language") if p.dim() == 1).mul_(1e9)
+    scale = next(
+        p for n, p in well.model.named_parameters() if n.endswith("input_layernorm.weight")
+    )
+    scale.data.mul_(1e6)
     with pytest.raises(Fault, match="of the sampler in float16"):
         agreeing.rounding(well)
 

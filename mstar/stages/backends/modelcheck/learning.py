@@ -215,36 +215,17 @@ def freezing(patient: Patient) -> str:
 
 def gradients(patient: Patient) -> str:
     """The loss has finite gradients in the language part, and in the vision part."""
-    model = patient.model
     tried: dict[Group, list[torch.nn.Parameter]] = {}
     for group in ("language", "vision"):
-        members = patient.family.parameters(model, group)
+        members = patient.family.parameters(patient.model, group)
         small = [tensor for tensor in members if tensor.numel() <= SMALL]
         tried[group] = small or sorted(members, key=torch.numel)[:1]
-    wanted = [tensor for group in tried.values() for tensor in group]
-    before = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
-    # Only these keep what their gradients need; those of all weights would take as much memory as the weights.
-    for tensor, _ in before:
-        tensor.requires_grad = False
-    for tensor in wanted:
-        tensor.requires_grad = True
-    try:
-        item = patient.item(0, "tall", RESPONSE, Finish.STOP)
-        loss = _summed_loss(patient, [patient.encoded["tall"]], [item]) / len(item.answer)
-        found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, wanted, allow_unused=True)
-    finally:
-        for tensor, trained in before:
-            tensor.requires_grad = trained
-    reached = dict.fromkeys(tried, 0)
-    broken = 0
-    place = iter(found)
-    for group, tensors in tried.items():
-        for _ in tensors:
-            gradient = next(place)
-            if gradient is not None and not torch.isfinite(gradient).all():
-                broken += 1
-            elif gradient is not None and gradient.any():
-                reached[group] += 1
+    found = _gradients_of(patient, [tensor for tensors in tried.values() for tensor in tensors])
+    broken = sum(not gradient.isfinite().all() for gradient in found.values())
+    reached = {
+        group: sum(id(t) in found and bool(found[id(t)].any()) for t in tensors)
+        for group, tensors in tried.items()
+    }
     said = "gradients reach " + " and ".join(
         f"{reached[group]} of {len(tensors)} sampled {group} tensors"
         for group, tensors in tried.items()
@@ -256,6 +237,29 @@ def gradients(patient: Patient) -> str:
             "language model, or numbers overflow.",
         )
     return said
+
+
+def _gradients_of(
+    patient: Patient, wanted: Sequence[torch.nn.Parameter]
+) -> dict[int, torch.Tensor]:
+    """The gradients of a response's loss, by the tensors' identities; what the loss does not depend on is left out."""
+    before = [(tensor, tensor.requires_grad) for tensor in patient.model.parameters()]
+    # Only these keep what their gradients need; those of all weights would take as much memory as the weights.
+    for tensor, _ in before:
+        tensor.requires_grad = False
+    for tensor in wanted:
+        tensor.requires_grad = True
+    try:
+        item = patient.item(0, "tall", RESPONSE, Finish.STOP)
+        loss = _summed_loss(patient, [patient.encoded["tall"]], [item]) / len(item.answer)
+        if not loss.requires_grad:
+            return {}
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, wanted, allow_unused=True)
+    finally:
+        for tensor, trained in before:
+            tensor.requires_grad = trained
+    pairs = zip(wanted, found, strict=True)
+    return {id(tensor): gradient for tensor, gradient in pairs if gradient is not None}
 
 
 def _next(patient: Patient, code: Encoded) -> torch.Tensor:

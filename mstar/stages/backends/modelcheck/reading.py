@@ -128,6 +128,15 @@ def pictures(patient: Patient) -> str:
             "the text before the image differs from picture to picture: " + "; ".join(parts),
             "A prompt was cut at its beginning: switch off truncation (max_length) in the processor, or mend encode.",
         )
+    measured = family.measure(list(patient.prompts.values()))
+    for (name, code), (tokens, image) in zip(patient.encoded.items(), measured, strict=True):
+        if (tokens, image) != (len(code.tokens), code.image_tokens):
+            raise Fault(
+                f"{name}: the prompt has {len(code.tokens)} tokens, {code.image_tokens} of them its image, and measured "
+                f"without its pixels {tokens} and {image}",
+                "Prompts would pass for shorter or longer than they are: image tokens are cut, or the family's measure "
+                "is wrong.",
+            )
     return "; ".join(parts) + ("; made small to fit" if small else "")
 
 

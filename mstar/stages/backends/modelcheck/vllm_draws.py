@@ -65,7 +65,7 @@ class Answer:
 
 
 def draws(patient: Patient) -> str:
-    """The engine loads the model, reads the prompts as the trainer does, and draws responses."""
+    """The prompts are to vLLM what they are to the trainer, and it draws responses."""
     if patient.execution.engine != "vllm":
         there = find_spec("vllm") is not None
         raise NotTried("--engine vllm asks for it" if there else "vllm is not installed here")
