@@ -1,6 +1,7 @@
 """Sampler, scorer and trainer work over models with code of their own without knowing of it."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from mstar.core.records import Finish, Response
 from mstar.errors import ModelError, SpecError
 from mstar.execution import Execution
-from mstar.models.family import load_family
+from mstar.models.family import Group, load_family
 from mstar.models.prm import load_reward_model
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.draws import pick, uniforms
@@ -103,7 +104,8 @@ def trained(standin, tmp_path_factory):
     """A policy of two steps, and a PRM of two steps made from it."""
     folder = tmp_path_factory.mktemp("trained")
     reports = []
-    for objective, model in (("policy", standin), ("prm", folder / "policy" / "model")):
+    kinds: tuple[Literal["policy", "prm"], ...] = ("policy", "prm")
+    for objective, model in zip(kinds, (standin, folder / "policy" / "model"), strict=True):
         rows = make_rows(8, steps=objective == "prm")
         trainer = AccelerateTrainer(objective, model, how(micro_batch=2))
         reports.append(
@@ -125,7 +127,8 @@ def test_training_moves_the_language_model_and_leaves_what_is_frozen(standin, tr
     before = load_family(standin, remote_code=True)
     after = load_family(folder / "policy" / "model", remote_code=True)
     old, new = (family.load(dtype=torch.float32, device=CPU) for family in (before, after))
-    for group, moved in (("vision", False), ("language", True)):
+    groups: dict[Group, bool] = {"vision": False, "language": True}
+    for group, moved in groups.items():
         pairs = zip(before.parameters(old, group), after.parameters(new, group), strict=True)
         assert any(not torch.equal(first, second) for first, second in pairs) is moved
 

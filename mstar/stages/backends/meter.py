@@ -101,12 +101,12 @@ def peak_device_bytes(device: torch.device) -> int:
 
 def peak_host_bytes() -> int:
     """The most host memory this process has had resident, pages of files that it had mapped included."""
-    if sys.platform == "linux":
+    status = Path("/proc/self/status")
+    if status.exists():
         # getrusage tells of the process that this one was started from, too.
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = status.read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
 
 
 def _forget_peaks(device: torch.device) -> None:

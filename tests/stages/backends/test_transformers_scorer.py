@@ -12,7 +12,7 @@ from mstar.errors import ModelError
 from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model, save_head
-from mstar.stages.backends import transformers_scorer
+from mstar.stages.backends import shared, transformers_scorer
 from mstar.stages.backends.transformers_scorer import TransformersScorer
 from tests.stages.backends.rows import make_prompts
 from tests.tiny import build_tiny_model, draw_image, encode_text
@@ -111,7 +111,7 @@ def test_a_model_that_cannot_share_reads_each_response_alone_to_the_same_scores(
 def test_a_prompt_is_read_once_whatever_the_batches(prm, monkeypatch, rows):
     """Also at the ends of batches and of the windows that are sorted together."""
     read = []
-    real = transformers_scorer.share
+    real = shared.share
 
     def share(family, prompts, answers):
         batch = real(family, prompts, answers)

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_engines_end_when_the_stage_is_killed_at_work(tensor_parallel):
 def test_an_engine_that_is_killed_fails_the_stage_as_one_that_may_be_tried_elsewhere(
     tensor_parallel,
 ):
-    killed = []
+    killed: list[Any] = []
 
     def kill(count):
         if not killed:

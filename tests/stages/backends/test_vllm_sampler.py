@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from mstar.core.records import Finish
 from mstar.errors import MissingDependency, ModelError, SpecError
@@ -178,7 +179,9 @@ def test_an_image_stays_with_one_engine_in_all_queries_settings_and_calls(world,
 def test_an_image_s_name_is_what_it_shows(world, tiny_model):
     one, other = make_prompts(2)
     same = replace(one, query_id="same", image=one.image.copy())
-    turned = replace(one, query_id="turned", image=one.image.transpose(0))
+    turned = replace(
+        one, query_id="turned", image=one.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    )
     sample(tiny_model, [one, other, same, turned])
     (images,) = world.images
     assert sorted(images.values()) == [1, 1, 2]
