@@ -24,11 +24,12 @@ from bench.sampling import BASE, make_prompts, quiet
 from mstar.core.records import Example, Finish
 from mstar.execution import Execution
 from mstar.models.family import load_family
+from mstar.optimization import Optimization
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.order import plan_epoch
 from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.protocols import TrainingRow
-from mstar.tasks import Optimization, Sampling
+from mstar.tasks import Sampling
 
 OPTIMIZATION = Optimization(learning_rate=6e-4, batch_size=64, betas=(0.9, 0.98), weight_decay=0.01)
 

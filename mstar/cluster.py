@@ -14,7 +14,7 @@ from mstar import __version__
 from mstar.errors import SpecError
 from mstar.execution import Execution
 from mstar.mistakes import mistakes
-from mstar.tasks import Record
+from mstar.record import Record
 
 Stage = Literal["generate", "score", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("generate", "score", "train", "evaluate")

@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from mstar.tasks import Optimization, Record
+from mstar.optimization import Optimization
+from mstar.record import Record
 
 
 class DeepSpeed(Record):

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,31 +19,16 @@ from pydantic import (
 )
 
 from mstar.core.rules import find_rule, rules
+from mstar.optimization import Optimization
+from mstar.record import Record, is_false, is_none
 from mstar.storage.manifest import ArtifactKind, Manifest, canonical_json, sha256
-
-
-class Record(BaseModel):
-    """Base of everything serialised here: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _is_none(value: object) -> bool:
-    """A field of a later day: left out at its default, so that older tasks keep their hash."""
-    return value is None
-
-
-def _is_false(value: object) -> bool:
-    """The same for a field that is true or false."""
-    return value is False
-
 
 TIMEOUT = 5.0
 """Seconds that one answer is thought about."""
 
 
 def _is_usual_timeout(value: object) -> bool:
-    """The same for the seconds an answer is checked for."""
+    """Left out as usual, so that older tasks keep their hash."""
     return value == TIMEOUT
 
 
@@ -123,7 +107,7 @@ class AnyTask(Record):
     """What every task has. ``salt`` changes the identity and nothing else: so no other run's step is adopted."""
 
     version: int = 1
-    salt: str | None = Field(None, exclude_if=_is_none)
+    salt: str | None = Field(None, exclude_if=is_none)
 
 
 class GenerateTask(AnyTask):
@@ -206,8 +190,8 @@ class AnswerCheck(Record):
     """
 
     relative_tolerance: float = Field(0.0, ge=0, lt=1)
-    decimals: int | None = Field(None, ge=0, le=12, exclude_if=_is_none)
-    math_verify: bool = Field(default=False, exclude_if=_is_false)
+    decimals: int | None = Field(None, ge=0, le=12, exclude_if=is_none)
+    math_verify: bool = Field(default=False, exclude_if=is_false)
     timeout: float = Field(TIMEOUT, gt=0, le=600, exclude_if=_is_usual_timeout)
 
 
@@ -228,8 +212,8 @@ class ScoreTask(AnyTask):
     answers: AnswerCheck = AnswerCheck()
     step_separator: str = "\n"
     action: Annotated[Select | Pairs | Label, Field(discriminator="action")]
-    labels: Literal["vote"] | None = Field(None, exclude_if=_is_none)
-    retokenize: bool = Field(default=False, exclude_if=_is_false)
+    labels: Literal["vote"] | None = Field(None, exclude_if=is_none)
+    retokenize: bool = Field(default=False, exclude_if=is_false)
     seed: int
 
     @model_validator(mode="after")
@@ -237,39 +221,6 @@ class ScoreTask(AnyTask):
         if self.labels == "vote" and self.prm is None:
             raise ValueError("a weighted vote needs a PRM, but prm is null")
         return self
-
-
-class Lora(Record):
-    """Train low-rank adapters beside frozen weights: ``alpha / rank`` times their product is added to each weight.
-
-    ``targets`` names the linear layers that get one by the end of their names (``q_proj``); None takes every linear
-    layer of the language model but its output head. A group that ``freeze`` names gets none.
-    """
-
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] | None = Field(None, min_length=1)
-
-
-class Optimization(Record):
-    """One optimizer and its schedule: AdamW, constant learning rate after a linear warm-up of ``warmup_steps``.
-
-    ``by_query`` shuffles queries in place of responses: those to one query come in one batch, where a PRM's training
-    reads their image once. Without ``lora`` every weight is trained that ``freeze`` does not name.
-    """
-
-    learning_rate: float = Field(1e-6, gt=0)
-    warmup_steps: int = Field(0, ge=0)
-    batch_size: int = Field(128, ge=1)
-    epochs: int = Field(1, ge=1)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    freeze: tuple[Literal["vision", "language", "embeddings"], ...] = ()
-    by_query: bool = Field(default=False, exclude_if=_is_false)
-    lora: Lora | None = Field(None, exclude_if=_is_none)
 
 
 class ScoredExamples(Record):
@@ -310,11 +261,11 @@ class TrainTask(AnyTask):
     optimizer: Ref | None = None
     data: Ref
     examples: Annotated[ScoredExamples | AnswerExamples, Field(discriminator="source")]
-    also: OtherExamples | None = Field(None, exclude_if=_is_none)
+    also: OtherExamples | None = Field(None, exclude_if=is_none)
     prompt: Prompt
     step_separator: str = "\n"
     optimization: Optimization
-    retokenize: bool = Field(default=False, exclude_if=_is_false)
+    retokenize: bool = Field(default=False, exclude_if=is_false)
     seed: int
 
     @model_validator(mode="after")
@@ -356,7 +307,7 @@ class EvaluateTask(AnyTask):
     max_new_tokens: int = Field(512, ge=1)
     pass_at: tuple[int, ...] = (1, 2, 4, 8, 16)
     verify: bool = False
-    retokenize: bool = Field(default=False, exclude_if=_is_false)
+    retokenize: bool = Field(default=False, exclude_if=is_false)
     seed: int
 
 

@@ -10,7 +10,9 @@ from mstar.core.exploration import temperature_grid
 from mstar.core.rules import find_rule
 from mstar.core.schedule import interval_parts
 from mstar.methods import Method, find_method, methods
-from mstar.tasks import Optimization, Record, Select
+from mstar.optimization import Optimization
+from mstar.record import Record
+from mstar.tasks import Select
 
 OPTIMIZATION = Optimization(warmup_steps=1000)
 

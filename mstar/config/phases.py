@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from mstar.tasks import Optimization, Record
+from mstar.optimization import Optimization
+from mstar.record import Record
 
 
 def keeping(default: Record) -> BeforeValidator:

@@ -10,8 +10,9 @@ from mstar.config.evolving import Evolve
 from mstar.config.phases import Data, Evaluation, Limits, Prm, Prompts, WarmUp
 from mstar.config.tracking import Tracking
 from mstar.execution import Execution, refusal
+from mstar.record import Record
 from mstar.storage.manifest import canonical_json, sha256
-from mstar.tasks import AnswerCheck, Record
+from mstar.tasks import AnswerCheck
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from mstar.tasks import Record
+from mstar.record import Record
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 

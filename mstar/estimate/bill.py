@@ -12,7 +12,7 @@ from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import ZERO, Range, total
 from mstar.estimate.speed import Speed, TrainSpeed
 from mstar.estimate.work import Work
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 
 HOUR = 3600.0
 MEGA = 1e6

@@ -11,7 +11,7 @@ from mstar.errors import SpecError, StorageError
 from mstar.estimate.hardware import GPUS, Gpu
 from mstar.estimate.models import ModelFacts
 from mstar.mistakes import mistakes
-from mstar.tasks import Record
+from mstar.record import Record
 
 FORMAT: Final = "mstar-calibration"
 

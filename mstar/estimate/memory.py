@@ -17,7 +17,7 @@ from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import Range, total
 from mstar.estimate.speed import HALF, Lengths
 from mstar.execution import Execution
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 
 READ_TOGETHER = 8192
 """Prompt tokens that vLLM reads in one forward, at least."""

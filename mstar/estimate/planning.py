@@ -30,9 +30,9 @@ from mstar.estimate.speed import (
     assumed_training,
 )
 from mstar.estimate.work import Work, Workload, base_models
+from mstar.optimization import Optimization
 from mstar.plan import Inputs
 from mstar.recipe import Done, Step, nothing_known, planned
-from mstar.tasks import Optimization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

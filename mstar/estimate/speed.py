@@ -11,7 +11,7 @@ from mstar.estimate.hardware import Gpu
 from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import Range
 from mstar.execution import Execution
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 
 HALF = 2.0
 """Bytes of a bfloat16 number: what sampling and scoring hold weights and caches in, on a GPU."""

@@ -13,6 +13,7 @@ from mstar.cluster import Stage
 from mstar.core.rules import find_rule
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.ranges import ZERO, Range
+from mstar.optimization import Optimization
 from mstar.plan import Step
 from mstar.tasks import (
     AnswerExamples,
@@ -20,7 +21,6 @@ from mstar.tasks import (
     EvaluateTask,
     GenerateTask,
     Label,
-    Optimization,
     Pairs,
     Queries,
     Ref,

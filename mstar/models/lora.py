@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from mstar.models.family import Family, Group
-    from mstar.tasks import Lora
+    from mstar.optimization import Lora
 
 NAME = "default"
 """What peft calls the one adapter."""

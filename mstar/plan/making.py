@@ -6,13 +6,13 @@ from typing import Literal
 from mstar.config import Rollout, RunSpec
 from mstar.core.schedule import Stretch
 from mstar.core.seeds import derive_seed
+from mstar.optimization import Optimization
 from mstar.plan.records import Done, Inputs, Part, Step, check_schedule
 from mstar.tasks import (
     BenchmarkTask,
     EvaluateTask,
     GenerateTask,
     Label,
-    Optimization,
     OtherExamples,
     Pairs,
     Prompt,

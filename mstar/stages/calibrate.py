@@ -19,10 +19,12 @@ from mstar.core.records import Example, Finish, Response
 from mstar.data.splits import Sample, find_split
 from mstar.errors import MstarError
 from mstar.execution import Execution
+from mstar.optimization import Optimization
+from mstar.record import Record
 from mstar.stages.engines import missing, open_sampler, open_scorer
 from mstar.stages.inputs import prompted, sample_seeds
 from mstar.stages.protocols import Prompted, TrainingRow
-from mstar.tasks import Optimization, Prompt, Record, Sampling
+from mstar.tasks import Prompt, Sampling
 
 WARM_ROWS = 16
 """Rows of the first, unmeasured call, from whose time the measured one's size follows."""

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mstar.errors import MstarError, StorageError, StoreRefused
+from mstar.record import Record
 from mstar.storage import keys
 from mstar.storage.manifest import Manifest, Part
 from mstar.storage.open import open_store
 from mstar.storage.parts import PartWriter, files_below
 from mstar.storage.reading import materialise, parse_manifest
 from mstar.storage.store import Store
-from mstar.tasks import Record
 
 log = logging.getLogger(__name__)
 

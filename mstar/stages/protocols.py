@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 from PIL.Image import Image
 
 from mstar.core.records import Example, Response
-from mstar.tasks import Optimization, Sampling
+from mstar.optimization import Optimization
+from mstar.tasks import Sampling
 
 Progress = Callable[[int], None]
 """Called with how many more units (prompts, responses, examples) are finished."""

@@ -16,6 +16,7 @@ import mstar
 from mstar.errors import SpecError, StorageError
 from mstar.execution import Execution
 from mstar.mistakes import mistakes
+from mstar.record import Record
 from mstar.stages.context import Context, Tell
 from mstar.stages.evaluate import evaluate_whole
 from mstar.stages.generate import generate_shard
@@ -32,7 +33,6 @@ from mstar.tasks import (
     BenchmarkTask,
     EvaluateTask,
     GenerateTask,
-    Record,
     ScoreTask,
     Task,
     TrainTask,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ConfigDict, Field
 
-from mstar.tasks import Record
+from mstar.record import Record
 
 
 class Kept(Record):

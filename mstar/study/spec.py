@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from mstar.config import expanded, read_yaml
 from mstar.errors import SpecError
 from mstar.mistakes import mistakes, nearest
-from mstar.tasks import Record
+from mstar.record import Record
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 

@@ -11,7 +11,7 @@ from mstar.estimate.layout import Setup
 from mstar.estimate.ranges import Range
 from mstar.estimate.speed import Lengths
 from mstar.execution import Execution
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 from tests.estimate.making import GPU, MODEL, numbers, planned
 
 LENGTHS = Lengths(text=Range.of(100), image=Range.of(100), response=Range.of(100))

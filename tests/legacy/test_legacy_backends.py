@@ -11,11 +11,12 @@ from mstar.errors import ModelError, SpecError
 from mstar.execution import Execution
 from mstar.models.family import Group, load_family
 from mstar.models.prm import load_reward_model
+from mstar.optimization import Optimization
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.draws import pick, uniforms
 from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.backends.transformers_scorer import TransformersScorer
-from mstar.tasks import Optimization, Sampling
+from mstar.tasks import Sampling
 from tests.legacy.building import build_standin
 from tests.stages.backends.rows import make_prompts, make_rows
 from tests.tiny import draw_image, encode_text

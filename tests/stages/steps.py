@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from mstar.core.records import Example, Finish
 from mstar.errors import MstarError
 from mstar.execution import Execution
+from mstar.optimization import Optimization
 from mstar.stages.context import Context, Gang, never
 from mstar.stages.interim import clear_progress
 from mstar.stages.run import scratch_folder
@@ -37,7 +38,6 @@ from mstar.storage.store import Store
 from mstar.storage.tables import TableWriter
 from mstar.tasks import (
     AnswerExamples,
-    Optimization,
     Prompt,
     Ref,
     ScoredExamples,

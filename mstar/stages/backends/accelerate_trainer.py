@@ -20,6 +20,7 @@ from accelerate.utils import set_seed
 from mstar.errors import DataError
 from mstar.execution import Execution
 from mstar.models.family import load_family
+from mstar.optimization import Optimization
 from mstar.stages.backends.checkpoint import (
     TrainerState,
     check_continues,
@@ -45,7 +46,6 @@ from mstar.stages.backends.session import Session, open_session
 from mstar.stages.backends.shared import can_share, on_device
 from mstar.stages.backends.shortage import named_shortage, to_train
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
-from mstar.tasks import Optimization
 
 
 class AccelerateTrainer:

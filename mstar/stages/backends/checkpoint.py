@@ -14,7 +14,8 @@ import transformers
 from pydantic import Field
 
 from mstar.errors import ModelError
-from mstar.tasks import Optimization, Record
+from mstar.optimization import Optimization
+from mstar.record import Record
 
 STATE_FILE = "state.json"
 INHERITED = ("learning_rate", "warmup_steps", "betas", "weight_decay", "dtype", "freeze", "lora")

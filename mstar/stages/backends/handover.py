@@ -12,10 +12,11 @@ from PIL import Image
 
 from mstar.core.records import Example, Finish
 from mstar.execution import Execution
+from mstar.optimization import Optimization
+from mstar.record import Record
 from mstar.stages.interim import Place
 from mstar.stages.protocols import Prompted, TrainingRow, TrainReport
 from mstar.storage.manifest import Part
-from mstar.tasks import Optimization, Record
 
 JOB, ROWS, IMAGES = "job.json", "rows.jsonl", "images"
 PROGRESS, REPORT, ERROR = "progress", "report.json", "error.json"

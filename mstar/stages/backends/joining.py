@@ -11,8 +11,8 @@ from accelerate.state import AcceleratorState
 
 from mstar.errors import ModelError
 from mstar.execution import DeepSpeed, Execution, refusal
+from mstar.optimization import Optimization
 from mstar.stages.backends.runtime import choose_device
-from mstar.tasks import Optimization
 
 SILENCE = timedelta(minutes=30)
 """How long ranks wait for each other before they give up: also while others store a checkpoint inside the step."""

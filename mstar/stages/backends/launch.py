@@ -19,6 +19,7 @@ from typing import Literal
 
 from mstar import errors
 from mstar.execution import Execution
+from mstar.optimization import Optimization
 from mstar.stages.backends.handover import (
     SAID,
     Job,
@@ -38,7 +39,6 @@ from mstar.stages.gang import await_address
 from mstar.stages.interim import Interim
 from mstar.stages.protocols import Progress, TrainingRow, TrainReport
 from mstar.storage.manifest import Part
-from mstar.tasks import Optimization
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from mstar.execution import Execution
 from mstar.models.family import Family
 from mstar.models.lora import adapter_part, attach, load_adapter, merge, save_adapter
 from mstar.models.prm import load_reward_model, save_head
+from mstar.optimization import Optimization
 from mstar.stages.backends.attending import attend_as_asked
 from mstar.stages.backends.checkpoint import TrainerState, library_versions, write_state
 from mstar.stages.backends.joining import offloads, zero_stage
 from mstar.stages.backends.objectives import PolicyLoss, StepValueLoss
 from mstar.stages.backends.ranks import is_first
-from mstar.tasks import Optimization
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 
 from mstar.errors import OutOfMemory
 from mstar.execution import Execution
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 
 SAID = ("out of memory", "DefaultCPUAllocator", "not enough memory")
 """What torch says in a plain ``RuntimeError`` when a CPU, MPS or a CUDA library gets no memory."""

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mstar.execution import DeepSpeed, Execution
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 from tests.stages.backends.rows import make_rows
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -14,11 +14,11 @@ from mstar.core.records import Finish
 from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model
+from mstar.optimization import Lora
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.encoding import EncodedRows
 from mstar.stages.backends.order import plan_epoch
 from mstar.stages.protocols import TrainingRow
-from mstar.tasks import Lora
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, distance, train, weights
 

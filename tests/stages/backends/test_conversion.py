@@ -7,8 +7,8 @@ import pytest
 
 from mstar.errors import ModelError
 from mstar.execution import DeepSpeed, Execution
+from mstar.optimization import Optimization
 from mstar.stages.backends.launch import train_in_ranks
-from mstar.tasks import Optimization
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from mstar.tasks import Lora, Optimization
+from mstar.optimization import Lora, Optimization
 from tests.stages.backends.ranked import ROWS, Asked, train_all
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance, train, weights

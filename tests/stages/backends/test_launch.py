@@ -8,11 +8,11 @@ import pytest
 
 from mstar.errors import Preempted, WorkerLost
 from mstar.execution import DeepSpeed, Execution
+from mstar.optimization import Optimization
 from mstar.stages.backends import launch
 from mstar.stages.backends.handover import HandedRows, write_rows
 from mstar.stages.backends.launch import train_in_ranks
 from mstar.storage.folder import FolderStore
-from mstar.tasks import Optimization
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance
 from tests.stages.steps import attempt, digests, losses, make_policy_task, progress, rank_processes

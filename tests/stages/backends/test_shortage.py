@@ -6,11 +6,12 @@ import torch
 from mstar.errors import ModelError, OutOfMemory, by_code
 from mstar.execution import DeepSpeed, Execution
 from mstar.models.prm import save_head
+from mstar.optimization import Optimization
 from mstar.stages.backends.objectives import PolicyLoss
 from mstar.stages.backends.shortage import named_shortage, to_sample, to_score, to_train
 from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.backends.transformers_scorer import TransformersScorer
-from mstar.tasks import Optimization, Sampling
+from mstar.tasks import Sampling
 from tests.stages.backends.rows import make_prompts, make_rows
 from tests.stages.backends.test_transformers_scorer import make_pairs
 from tests.stages.backends.training import quiet, train

@@ -8,7 +8,7 @@ import pytest
 from mstar.core.records import Finish
 from mstar.errors import DataError, ModelError
 from mstar.execution import DeepSpeed
-from mstar.tasks import Lora
+from mstar.optimization import Lora
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, train
 from tests.tiny import encode_text

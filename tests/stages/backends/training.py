@@ -3,8 +3,8 @@
 from safetensors.torch import load_file
 
 from mstar.execution import Execution
+from mstar.optimization import Optimization
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
-from mstar.tasks import Optimization
 
 OPTIMIZATION = Optimization(
     learning_rate=3e-3, warmup_steps=3, batch_size=8, weight_decay=0.01, epochs=1

@@ -128,15 +128,7 @@ def pictures(patient: Patient) -> str:
             "the text before the image differs from picture to picture: " + "; ".join(parts),
             "A prompt was cut at its beginning: switch off truncation (max_length) in the processor, or mend encode.",
         )
-    measured = family.measure(list(patient.prompts.values()))
-    for (name, code), (tokens, image) in zip(patient.encoded.items(), measured, strict=True):
-        if (tokens, image) != (len(code.tokens), code.image_tokens):
-            raise Fault(
-                f"{name}: the prompt has {len(code.tokens)} tokens, {code.image_tokens} of its image, but measured "
-                f"without its pixels {tokens} and {image}",
-                "Prompts would pass for shorter or longer than they are: image tokens are cut, or the family's measure "
-                "is wrong.",
-            )
+    _check_measures(patient)
     return "; ".join(parts) + ("; made small to fit" if small else "")
 
 
@@ -202,6 +194,18 @@ def image_tokens(family: Family, prompt: Prompted, code: Encoded) -> Counter[int
     # The template's placeholder is one of the image's tokens, or was replaced by them; a newline between tiles is not.
     again = {token for token in more if token >= 0 and not family.pieces([token])[0]}
     return more + Counter({token: text[token] for token in again})
+
+
+def _check_measures(patient: Patient) -> None:
+    measured = patient.family.measure(list(patient.prompts.values()))
+    for (name, code), (tokens, image) in zip(patient.encoded.items(), measured, strict=True):
+        if (tokens, image) != (len(code.tokens), code.image_tokens):
+            raise Fault(
+                f"{name}: the prompt has {len(code.tokens)} tokens, {code.image_tokens} of its image, but measured "
+                f"without its pixels {tokens} and {image}",
+                "Prompts would pass for shorter or longer than they are: image tokens are cut, or the family's measure "
+                "is wrong.",
+            )
 
 
 def _check_positions(name: str, code: Encoded) -> None:
