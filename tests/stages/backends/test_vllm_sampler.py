@@ -301,7 +301,7 @@ def test_a_prompt_beyond_the_context_is_refused_before_an_engine_starts(world, t
 
 def test_an_image_beyond_the_limit_is_refused_before_an_engine_starts(world, tiny_model):
     large = replace(make_prompts(2)[1], image=draw_image(1, size=(40, 40)))
-    with pytest.raises(ModelError, match=r"image of query q1 has 40 x 40"):
+    with pytest.raises(ModelError, match=r"query q1: the image has 40 x 40"):
         sample(tiny_model, [*make_prompts(1), large], max_pixels=1000)
     assert not world.started
 
