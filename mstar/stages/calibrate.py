@@ -84,6 +84,9 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
             gc.collect()
 
     load, generated, responses = _generate(trial, model, prompts, clock)
+    shared = _devices(trial.execution, int(found["device"]["count"]))
+    generated["prompt_seconds"] *= shared
+    generated["token_seconds"] *= shared
     found |= {"load_seconds": load, "generate": generated}
     prm = prm_folder(model, folder)
     found["score"] = attempt("score", lambda: _score(trial, prm, responses, clock))
@@ -91,6 +94,15 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
         "train", lambda: _train(trial, model, responses, described.lengths, folder, clock)
     )
     return found
+
+
+def _devices(execution: Execution, there: int) -> int:
+    """Devices that sample together: vLLM's engines take all that are there, or as many as they are told."""
+    asked: dict[str, Any] | None = execution.model_dump().get("vllm")
+    if execution.engine != "vllm" or asked is None or there == 1:
+        return 1
+    split = int(asked["tensor_parallel"])
+    return min(there, split * (asked["processes"] or max(1, there // split)))
 
 
 def _prompts(trial: Trial) -> list[Prompted]:
