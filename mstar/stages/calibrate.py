@@ -17,7 +17,7 @@ from typing import Any
 
 from mstar.core.records import Example, Finish, Response
 from mstar.data.splits import Sample, find_split
-from mstar.errors import MstarError
+from mstar.errors import MstarError, OutOfMemory
 from mstar.execution import Execution
 from mstar.stages.engines import missing, open_sampler, open_scorer
 from mstar.stages.inputs import prompted, sample_seeds
@@ -73,10 +73,11 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
     def attempt(name: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except MstarError:
-            raise
         except Exception as error:
-            if "out of memory" not in str(error).lower():
+            short = isinstance(error, OutOfMemory) or (
+                isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+            )
+            if not short:
                 raise
             found["left_out"][name] = "out of memory"
             return None
