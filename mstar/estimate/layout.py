@@ -66,10 +66,11 @@ def _layout(spec: RunSpec, stage: Stage, *, local: bool) -> Layout:
         )
     pods = execution.shards if stage in {"generate", "score"} else 1
     parallel = min(pods, pod.parallelism or pods)
-    devices = max(1, held)
-    # vLLM takes every GPU of its pod; transformers and the scorer take one.
-    sampling = stage in {"generate", "evaluate"}
-    used = devices if sampling and execution.engine == "vllm" else 1
+    # vLLM takes every GPU of its pod, or as many as it is told; transformers and the scorer take one.
+    split, engines = engines_of(execution)
+    sampling = stage in {"generate", "evaluate"} and execution.engine == "vllm"
+    devices = max(held, split if sampling else 1)
+    used = min(devices, split * (engines or devices // split)) if sampling else 1
     return Layout(
         execution=execution,
         pods=pods,
@@ -78,6 +79,14 @@ def _layout(spec: RunSpec, stage: Stage, *, local: bool) -> Layout:
         used=used,
         named=held > 0,
     )
+
+
+def engines_of(execution: Execution) -> tuple[int, int | None]:
+    """GPUs that one vLLM engine is split over, and how many engines (None: as many as the GPUs make)."""
+    asked: dict[str, Any] = execution.model_dump().get("vllm") or {}
+    if execution.engine != "vllm":
+        return 1, 1
+    return int(asked.get("tensor_parallel", 1)), asked.get("processes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.hardware import Gpu
-from mstar.estimate.layout import Setup
+from mstar.estimate.layout import Setup, engines_of
 from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import Range, total
 from mstar.estimate.speed import HALF, Lengths
@@ -167,11 +167,13 @@ def generating(
         if execution.engine == "vllm"
         else lengths.prompt * float(max(1, execution.sampling_rows // 16))
     )
+    split, _ = engines_of(execution)
+    over = f", each over {split} GPUs" if split > 1 else ""
     return Need(
-        who=f"generating with {execution.engine}",
+        who=f"generating with {execution.engine}{over}",
         parts={
-            "weights": Range.of(model.parameters * width),
-            "caches": context * (rows * model.cache_bytes(width)),
+            "weights": Range.of(model.parameters * width / split),
+            "caches": context * (rows * model.cache_bytes(width) / split),
             "activations": together * (16.0 * width * model.hidden)
             + float(rows * model.vocabulary * (width + 4)),
         },

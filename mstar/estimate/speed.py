@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.hardware import Gpu
+from mstar.estimate.layout import engines_of
 from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import Range
 from mstar.execution import Execution
@@ -57,7 +58,11 @@ def assumed_speed(
     *,
     samples: int = 1,
 ) -> Speed:
-    """Reading and drawing on a GPU whose figures are known, so many samples a prompt."""
+    """Reading and drawing on a GPU whose figures are known, so many samples a prompt.
+
+    GPUs that an engine is split over are taken to share its work without loss.
+    """
+    split, _ = engines_of(execution)
     reading = numbers["read_utilisation"] * gpu.arithmetic
     vision = lengths.image * (2 * model.vision_parameters * model.patches)
     prompt = (lengths.prompt * (2 * model.language_parameters) + vision) / reading
@@ -67,10 +72,10 @@ def assumed_speed(
     # A cache grows while a response does: on average half of it is there.
     context = lengths.prompt + lengths.response * 0.5
     moved = context * rows * model.cache_bytes(HALF) + HALF * model.language_parameters
-    memory = moved / (numbers[f"bandwidth_{engine}"] * gpu.bandwidth)
-    arithmetic = rows * (2 * model.language_parameters) / reading
+    memory = moved / (numbers[f"bandwidth_{engine}"] * (gpu.bandwidth * split))
+    arithmetic = rows * (2 * model.language_parameters) / (reading * split)
     beside = numbers[f"round_ms_{engine}"] * 1e-3
-    drawn = (memory.most(arithmetic) + beside) / rows
+    drawn = (memory.most(arithmetic) + beside) / rows * split
     return Speed(prompt=prompt, read=read, drawn=drawn)
 
 
@@ -88,7 +93,8 @@ def rows_at_once(
     With vLLM the ``samples`` of a prompt share its cache.
     """
     sharing = samples if execution.engine == "vllm" else 1
-    free = _free(gpu, numbers, HALF * model.parameters)
+    split, _ = engines_of(execution)
+    free = _free(gpu, numbers, HALF * model.parameters / split) * split
     row = (lengths.prompt * (1 / sharing) + lengths.response) * model.cache_bytes(HALF)
     room = Range(max(1.0, free.low / row.high), max(1.0, free.high / row.low))
     return room.least(float(execution.sampling_rows))

@@ -17,7 +17,7 @@ from typing import Any
 
 from mstar.core.records import Example, Finish, Response
 from mstar.data.splits import Sample, find_split
-from mstar.errors import MstarError
+from mstar.errors import MstarError, OutOfMemory
 from mstar.execution import Execution
 from mstar.optimization import Optimization
 from mstar.record import Record
@@ -75,10 +75,11 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
     def attempt(name: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except MstarError:
-            raise
         except Exception as error:
-            if "out of memory" not in str(error).lower():
+            short = isinstance(error, OutOfMemory) or (
+                isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+            )
+            if not short:
                 raise
             found["left_out"][name] = "out of memory"
             return None
@@ -86,6 +87,9 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
             gc.collect()
 
     load, generated, responses = _generate(trial, model, prompts, clock)
+    shared = _devices(trial.execution, int(found["device"]["count"]))
+    generated["prompt_seconds"] *= shared
+    generated["token_seconds"] *= shared
     found |= {"load_seconds": load, "generate": generated}
     prm = prm_folder(model, folder)
     found["score"] = attempt("score", lambda: _score(trial, prm, responses, clock))
@@ -93,6 +97,15 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
         "train", lambda: _train(trial, model, responses, described.lengths, folder, clock)
     )
     return found
+
+
+def _devices(execution: Execution, there: int) -> int:
+    """Devices that sample together: vLLM's engines take all that are there, or as many as they are told."""
+    asked: dict[str, Any] | None = execution.model_dump().get("vllm")
+    if execution.engine != "vllm" or asked is None or there == 1:
+        return 1
+    split = int(asked["tensor_parallel"])
+    return min(there, split * (asked["processes"] or max(1, there // split)))
 
 
 def _prompts(trial: Trial) -> list[Prompted]:

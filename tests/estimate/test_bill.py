@@ -23,7 +23,7 @@ def test_drawing_takes_as_long_as_its_weights_and_caches_need_from_memory():
 
 
 def test_with_vllm_samples_of_a_prompt_share_its_cache():
-    execution = Execution(engine="vllm", sampling_rows=10_000)
+    execution = Execution(engine="vllm", sampling_rows=100_000)
     lengths = Lengths(text=Range.of(900), image=Range.of(100), response=Range.of(100))
     alone = rows_at_once(MODEL, GPU, execution, lengths, numbers())
     shared = rows_at_once(MODEL, GPU, execution, lengths, numbers(), samples=10)

@@ -10,6 +10,7 @@ from mstar.demo.dataset import write_dataset
 from mstar.estimate import measuring
 from mstar.estimate.calibration import check_fits, parse_calibration
 from mstar.estimate.folders import read_model
+from mstar.stages import calibrate as program
 from mstar.stages.calibrate import Trial, measure
 from tests.runs import small_spec
 from tests.tiny import build_tiny_model
@@ -71,6 +72,20 @@ def test_a_folder_without_weights_is_measured_with_made_up_ones(place, tmp_path)
     assert found.random
     assert found.generate is not None
     assert not list(bare.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "shortage", [errors.OutOfMemory("no room"), RuntimeError("CUDA out of memory")]
+)
+def test_what_finds_no_memory_is_left_out_and_said_so(place, tmp_path, monkeypatch, shortage):
+    def starved(*arguments):
+        raise shortage
+
+    monkeypatch.setattr(program, "_train", starved)
+    _, found = measured(place, tmp_path)
+    assert found.train is None
+    assert found.left_out == {"train": "out of memory"}
+    assert found.score is not None
 
 
 def fake(monkeypatch, tmp_path, code):
