@@ -6,7 +6,7 @@ import pytest
 
 from mstar.estimate.layout import Setup, layouts, setup_of
 from mstar.execution import DeepSpeed, Execution
-from mstar.tasks import Optimization
+from mstar.optimization import Optimization
 from tests.runs import small_spec
 
 GPUS = {"limits": {"nvidia.com/gpu": 4}}
