@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mstar.demo.dataset import draw_split
@@ -32,17 +33,21 @@ def quiet(count: int) -> None:
     del count
 
 
-def make_prompts(count: int, samples: int) -> list[Prompted]:
-    """The demo's own questions."""
+def make_prompts(count: int, samples: int, side: int | None = None) -> list[Prompted]:
+    """The demo's own questions, their pictures drawn larger where a ``side`` in pixels is given."""
     return [
         Prompted(
             query_id=str(index),
             text=format_prompt(question.text, question.options),
-            image=render_image(question.picture),
+            image=_sized(render_image(question.picture), side),
             seeds=tuple(samples * index + sample for sample in range(samples)),
         )
         for index, question in enumerate(draw_split("train", count, seed=0))
     ]
+
+
+def _sized(image: Image, side: int | None) -> Image:
+    return image.resize((side, side)) if side else image
 
 
 def bare_loop(model_dir: Path, sampling: Sampling) -> Callable[[list[Prompted], int], int]:

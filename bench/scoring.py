@@ -32,15 +32,16 @@ from mstar.stages.protocols import Prompted
 CONTEXT = 4096
 
 
-def make_prm(folder: Path, side: int) -> Path:
-    """The demo's model as an untrained PRM that sees images of ``side`` x ``side`` pixels as they are."""
-    shutil.copytree(BASE, folder)
+def make_prm(folder: Path, base: Path, side: int) -> Path:
+    """A model as an untrained PRM that sees images of ``side`` x ``side`` pixels as they are."""
+    shutil.copytree(base, folder)
     settings = json.loads((folder / "processor_config.json").read_text())
     size = {"shortest_edge": side * side, "longest_edge": side * side}
     settings["image_processor"]["size"] = size
     (folder / "processor_config.json").write_text(json.dumps(settings))
     config = json.loads((folder / "config.json").read_text())
-    config["text_config"]["max_position_embeddings"] = CONTEXT
+    held = config["text_config"]["max_position_embeddings"]
+    config["text_config"]["max_position_embeddings"] = max(held, CONTEXT)
     (folder / "config.json").write_text(json.dumps(config))
     cpu = torch.device("cpu")
     model = load_reward_model(load_family(folder), dtype=torch.float32, device=cpu, fresh_head=True)
@@ -75,12 +76,21 @@ def make_pairs(
 
 
 def measure(
-    *, queries: int, samples: int, side: int, answer: int, rows: int, repeats: int, threads: int
+    *,
+    model: Path,
+    device: str,
+    queries: int,
+    samples: int,
+    side: int,
+    answer: int,
+    rows: int,
+    repeats: int,
+    threads: int,
 ) -> dict[str, Any]:
     """Responses a second of both ways, and how long prompts and responses were."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = make_prm(Path(scratch) / "prm", side)
-        how = Execution(threads=threads, scoring_rows=rows, device="cpu")
+        folder = make_prm(Path(scratch) / "prm", model, side)
+        how = Execution(threads=threads, scoring_rows=rows, device=device)
         ways = {name: TransformersScorer(folder, how) for name in ("shared", "alone")}
         ways["alone"].shares = False
         family = ways["shared"].family
@@ -111,6 +121,8 @@ def measure(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=BASE)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--side", type=int, default=256)

@@ -31,13 +31,14 @@ from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.protocols import TrainingRow
 from mstar.tasks import Sampling
 
-OPTIMIZATION = Optimization(learning_rate=6e-4, batch_size=64, betas=(0.9, 0.98), weight_decay=0.01)
+OPTIMIZATION = Optimization(learning_rate=6e-4, betas=(0.9, 0.98), weight_decay=0.01)
 
 
-def make_rows(model_dir: Path, count: int) -> list[TrainingRow]:
+def make_rows(model_dir: Path, count: int, device: str, side: int | None) -> list[TrainingRow]:
     """What the model itself answers, as the loop would train it."""
-    prompts = make_prompts(count, 1)
-    sampler = TransformersSampler(model_dir, Execution(sampling_rows=1024))
+    prompts = make_prompts(count, 1, side)
+    rows = 1024 if device == "cpu" else 64
+    sampler = TransformersSampler(model_dir, Execution(sampling_rows=rows, device=device))
     groups = sampler.sample(prompts, Sampling(n=1, max_new_tokens=72), "p", quiet)
     return [
         TrainingRow(
@@ -56,11 +57,18 @@ def make_rows(model_dir: Path, count: int) -> list[TrainingRow]:
     ]
 
 
-def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> None:
+def train_bare(
+    model_dir: Path,
+    rows: Sequence[TrainingRow],
+    save_to: Path,
+    optimization: Optimization,
+    device: str,
+) -> None:
     """The loop that one would write by hand: processor, batch, loss, backward, clip, step, by accelerate's tutorial."""
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 (ours has settings of its own)
-    accelerator = Accelerator(cpu=True)
-    model = AutoModelForImageTextToText.from_pretrained(model_dir).train()
+    precision = "bf16" if optimization.dtype == "bfloat16" else "no"
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32).train()
     processor = AutoProcessor.from_pretrained(model_dir)
     eos, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     content = [[{"type": "image"}, {"type": "text", "text": row.prompt.text}] for row in rows]
@@ -76,7 +84,7 @@ def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> N
         model.parameters(), lr=6e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
     model, optimizer = accelerator.prepare(model, optimizer)
-    for batch in plan_epoch(lengths, OPTIMIZATION.batch_size, seed=0, epoch=0):
+    for batch in plan_epoch(lengths, optimization.batch_size, seed=0, epoch=0):
         width = max(lengths[i] for i in batch)
         ids = torch.tensor(
             [[*prompts[i], *answers[i]] + [pad] * (width - lengths[i]) for i in batch]
@@ -86,14 +94,15 @@ def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> N
         labels = ids.masked_fill(mask == 0, -100)
         for row, i in enumerate(batch):
             labels[row, : len(prompts[i])] = -100
-        loss = model(
-            input_ids=ids,
-            attention_mask=mask,
-            mm_token_type_ids=kinds,
-            pixel_values=torch.cat([patches[i] for i in batch]),
-            image_grid_thw=grids[batch],
-            labels=labels,
-        ).loss
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": kinds,
+            "pixel_values": torch.cat([patches[i] for i in batch]),
+            "image_grid_thw": grids[batch],
+            "labels": labels,
+        }
+        loss = model(**{name: each.to(accelerator.device) for name, each in inputs.items()}).loss
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -102,16 +111,28 @@ def train_bare(model_dir: Path, rows: Sequence[TrainingRow], save_to: Path) -> N
     processor.save_pretrained(save_to)
 
 
-def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str, Any]:
+def measure(
+    *,
+    model: Path,
+    rows: int,
+    repeats: int,
+    threads: int,
+    device: str,
+    side: int | None,
+    batch: int,
+) -> dict[str, Any]:
+    """Examples a second of both ways; on a GPU both compute in bfloat16."""
     torch.set_num_threads(threads)
-    rows = make_rows(model_dir, count)
+    dtype = "float32" if device == "cpu" else "bfloat16"
+    optimization = OPTIMIZATION.model_copy(update={"batch_size": batch, "dtype": dtype})
+    examples = make_rows(model, rows, device, side)
     # Load once, so that neither pays for imports.
-    load_family(model_dir)
+    load_family(model)
 
     def ours(folder: Path) -> None:
-        AccelerateTrainer("policy", model_dir, Execution(threads=threads, device="cpu")).train(
-            rows,
-            OPTIMIZATION,
+        AccelerateTrainer("policy", model, Execution(threads=threads, device=device)).train(
+            examples,
+            optimization,
             seed=0,
             resume_from=None,
             save_to=folder,
@@ -119,7 +140,9 @@ def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str
         )
 
     ways: dict[str, Callable[[Path], None]] = {
-        "bare accelerate loop": lambda folder: train_bare(model_dir, rows, folder),
+        "bare accelerate loop": lambda folder: train_bare(
+            model, examples, folder, optimization, device
+        ),
         "trainer": ours,
     }
     best = dict.fromkeys(ways, 0.0)
@@ -128,7 +151,7 @@ def measure(model_dir: Path, count: int, repeats: int, threads: int) -> dict[str
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 way(Path(folder))
-                best[name] = max(best[name], len(rows) / (time.perf_counter() - start))
+                best[name] = max(best[name], rows / (time.perf_counter() - start))
     return {
         "benchmark": "training",
         "unit": "examples/s",
@@ -145,5 +168,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=1536)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    print(json.dumps(measure(given.model, given.rows, given.repeats, given.threads)))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--side", type=int, default=None)
+    parser.add_argument("--batch", type=int, default=64)
+    print(json.dumps(measure(**vars(parser.parse_args()))))

@@ -100,14 +100,25 @@ class Bare:
         }
 
 
-def measure(model: Path, prompts: int, rounds: int, samples: int, threads: int) -> dict[str, Any]:
+def measure(
+    *,
+    model: Path,
+    prompts: int,
+    rounds: int,
+    samples: int,
+    threads: int,
+    device: str,
+    side: int | None,
+) -> dict[str, Any]:
     """Tokens a second of each way, round by round, and the ratios."""
     os.environ |= ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # vLLM's own choice
-    execution = Execution(engine="vllm", threads=threads, sampling_rows=256, vllm=Vllm(processes=1))
+    execution = Execution(
+        engine="vllm", threads=threads, sampling_rows=256, vllm=Vllm(processes=1), device=device
+    )
     sampling = Sampling(n=samples, temperature=1.0, max_new_tokens=72)
-    asked = make_prompts(prompts * (rounds + 1), samples)
+    asked = make_prompts(prompts * (rounds + 1), samples, side)
     speeds: dict[str, list[float]] = {}
     with closing(VllmSampler(model, execution)) as sampler:
         sampler.prepare(asked, sampling.max_new_tokens)
@@ -162,7 +173,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    print(
-        json.dumps(measure(given.model, given.prompts, given.rounds, given.samples, given.threads))
-    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--side", type=int, default=None)
+    print(json.dumps(measure(**vars(parser.parse_args()))))
