@@ -171,13 +171,13 @@ def test_named_targets_are_found_in_any_part_that_is_not_frozen(family, tiny_mod
     everywhere = target_names(model, family, Lora(targets=("q_proj", "qkv")), ())
     assert {name.rpartition(".")[2] for name in everywhere} == {"q_proj", "qkv"}
     with pytest.raises(ModelError, match=r"names qkv, but no linear layer .* there are .*q_proj"):
-        target_names(model, family, Lora(targets=("q_proj", "qkv")), ("vision",))
+        target_names(model, family, Lora(targets=("q_proj", "qkv")), ["vision"])
 
 
 def test_targets_that_cannot_be_adapted_are_refused(family, tiny_model):
     model = load(tiny_model)
     with pytest.raises(ModelError, match=r"freeze .'language'. leaves no linear layer"):
-        target_names(model, family, LORA, ("language",))
+        target_names(model, family, LORA, ["language"])
     with pytest.raises(ModelError, match="lm_head, which holds the embeddings or the output head"):
         target_names(model, family, Lora(targets=("lm_head",)), ())
 
