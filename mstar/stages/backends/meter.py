@@ -102,10 +102,11 @@ def peak_device_bytes(device: torch.device) -> int:
 
 def peak_host_bytes() -> int:
     """The most host memory this process has had resident, pages of files that it had mapped included."""
-    if STATUS.is_file():
+    lines = STATUS.read_text().splitlines() if STATUS.is_file() else []
+    for line in lines:
         # Linux; its getrusage tells of the process that this one was started from, too.
-        lines = STATUS.read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
