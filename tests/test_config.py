@@ -77,7 +77,7 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(change, key, hint):
                 "execution": {"deepspeed": {"zero_stage": 0}},
                 "evolve": {"optimization": {"dtype": "bfloat16"}},
             },
-            "",
+            "spec",
             "zero_stage is 0, which does not train as it should in bfloat16",
         ),
         ({"evolve": {"optimization": {"lora": {"rank": 0}}}}, "evolve.optimization.lora.rank", "1"),

@@ -21,6 +21,7 @@ SECONDS = 30.0
 """The log says how training goes at most this often; saying so waits for the device."""
 
 GIB = 1 << 30
+STATUS = Path("/proc/self/status")
 
 
 class Meter:
@@ -101,12 +102,13 @@ def peak_device_bytes(device: torch.device) -> int:
 
 def peak_host_bytes() -> int:
     """The most host memory this process has had resident, pages of files that it had mapped included."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage tells of the process that this one was started from, too.
-        lines = status.read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
+    lines = STATUS.read_text().splitlines() if STATUS.is_file() else []
+    for line in lines:
+        # Linux; its getrusage tells of the process that this one was started from, too.
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def _forget_peaks(device: torch.device) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from mstar.errors import MissingDependency, ModelError
-from mstar.models.family import Group, load_family
+from mstar.models.family import load_family
 from mstar.models.lora import attach, target_names
 from mstar.optimization import Lora
 from mstar.storage.folder import FolderStore
@@ -19,8 +19,6 @@ from tests.stages.backends.training import OPTIMIZATION, distance, train, weight
 from tests.stages.steps import attempt, make_policy_task
 
 LORA = Lora(rank=3, alpha=6)
-VISION: tuple[Group, ...] = ("vision",)
-LANGUAGE: tuple[Group, ...] = ("language",)
 ADAPTED = OPTIMIZATION.model_copy(update={"lora": LORA})
 CPU = torch.device("cpu")
 LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
@@ -174,13 +172,13 @@ def test_named_targets_are_found_in_any_part_that_is_not_frozen(family, tiny_mod
     everywhere = target_names(model, family, Lora(targets=("q_proj", "qkv")), ())
     assert {name.rpartition(".")[2] for name in everywhere} == {"q_proj", "qkv"}
     with pytest.raises(ModelError, match=r"names qkv, but no linear layer .* there are .*q_proj"):
-        target_names(model, family, Lora(targets=("q_proj", "qkv")), VISION)
+        target_names(model, family, Lora(targets=("q_proj", "qkv")), ["vision"])
 
 
 def test_targets_that_cannot_be_adapted_are_refused(family, tiny_model):
     model = load(tiny_model)
     with pytest.raises(ModelError, match=r"freeze .'language'. leaves no linear layer"):
-        target_names(model, family, LORA, LANGUAGE)
+        target_names(model, family, LORA, ["language"])
     with pytest.raises(ModelError, match="lm_head, which holds the embeddings or the output head"):
         target_names(model, family, Lora(targets=("lm_head",)), ())
 
