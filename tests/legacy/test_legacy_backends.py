@@ -1,6 +1,8 @@
 """Sampler, scorer and trainer work over models with code of their own without knowing of it."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from mstar.core.records import Finish, Response
 from mstar.errors import ModelError, SpecError
 from mstar.execution import Execution
-from mstar.models.family import load_family
+from mstar.models.family import Group, load_family
 from mstar.models.prm import load_reward_model
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.draws import pick, uniforms
@@ -103,7 +105,11 @@ def trained(standin, tmp_path_factory):
     """A policy of two steps, and a PRM of two steps made from it."""
     folder = tmp_path_factory.mktemp("trained")
     reports = []
-    for objective, model in (("policy", standin), ("prm", folder / "policy" / "model")):
+    passes: tuple[tuple[Literal["policy", "prm"], Path], ...] = (
+        ("policy", standin),
+        ("prm", folder / "policy" / "model"),
+    )
+    for objective, model in passes:
         rows = make_rows(8, steps=objective == "prm")
         trainer = AccelerateTrainer(objective, model, how(micro_batch=2))
         reports.append(
@@ -125,7 +131,8 @@ def test_training_moves_the_language_model_and_leaves_what_is_frozen(standin, tr
     before = load_family(standin, remote_code=True)
     after = load_family(folder / "policy" / "model", remote_code=True)
     old, new = (family.load(dtype=torch.float32, device=CPU) for family in (before, after))
-    for group, moved in (("vision", False), ("language", True)):
+    groups: tuple[tuple[Group, bool], ...] = (("vision", False), ("language", True))
+    for group, moved in groups:
         pairs = zip(before.parameters(old, group), after.parameters(new, group), strict=True)
         assert any(not torch.equal(first, second) for first, second in pairs) is moved
 
