@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -10,7 +11,7 @@ class Conversation:
     system_message: str
     roles: tuple[str, str] = ("<|im_start|>user\n", "<|im_start|>assistant\n")
     sep: str = "<|im_end|>"
-    messages: list[list[str | None]] = dataclasses.field(default_factory=list)
+    messages: list[Any] = dataclasses.field(default_factory=list)
 
     def append_message(self, role, message):
         self.messages.append([role, message])
