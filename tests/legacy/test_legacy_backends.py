@@ -1,6 +1,7 @@
 """Sampler, scorer and trainer work over models with code of their own without knowing of it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -105,8 +106,11 @@ def trained(standin, tmp_path_factory):
     """A policy of two steps, and a PRM of two steps made from it."""
     folder = tmp_path_factory.mktemp("trained")
     reports = []
-    kinds: tuple[Literal["policy", "prm"], ...] = ("policy", "prm")
-    for objective, model in zip(kinds, (standin, folder / "policy" / "model"), strict=True):
+    passes: tuple[tuple[Literal["policy", "prm"], Path], ...] = (
+        ("policy", standin),
+        ("prm", folder / "policy" / "model"),
+    )
+    for objective, model in passes:
         rows = make_rows(8, steps=objective == "prm")
         trainer = AccelerateTrainer(objective, model, how(micro_batch=2))
         reports.append(
@@ -128,8 +132,8 @@ def test_training_moves_the_language_model_and_leaves_what_is_frozen(standin, tr
     before = load_family(standin, remote_code=True)
     after = load_family(folder / "policy" / "model", remote_code=True)
     old, new = (family.load(dtype=torch.float32, device=CPU) for family in (before, after))
-    groups: dict[Group, bool] = {"vision": False, "language": True}
-    for group, moved in groups.items():
+    groups: tuple[tuple[Group, bool], ...] = (("vision", False), ("language", True))
+    for group, moved in groups:
         pairs = zip(before.parameters(old, group), after.parameters(new, group), strict=True)
         assert any(not torch.equal(first, second) for first, second in pairs) is moved
 

@@ -2,15 +2,16 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass
 class Conversation:
     name: str
     system_message: str
-    roles: tuple = ("<|im_start|>user\n", "<|im_start|>assistant\n")
+    roles: tuple[str, str] = ("<|im_start|>user\n", "<|im_start|>assistant\n")
     sep: str = "<|im_end|>"
-    messages: list = dataclasses.field(default_factory=list)
+    messages: list[Any] = dataclasses.field(default_factory=list)
 
     def append_message(self, role, message):
         self.messages.append([role, message])

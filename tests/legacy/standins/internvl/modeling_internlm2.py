@@ -1,5 +1,7 @@
 """Stand-in for the published language model: keys and values come and go as tuples, one pair a layer."""
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -78,7 +80,7 @@ class InternLM2Model(InternLM2PreTrainedModel):
         unseen = later | ~attention_mask.bool()[:, None, None, :]
         mask = torch.zeros(unseen.shape, device=hidden.device, dtype=hidden.dtype)
         mask = mask.masked_fill(unseen, torch.finfo(hidden.dtype).min)
-        kept = ()
+        kept: tuple[Any, ...] = ()
         for index, layer in enumerate(self.layers):
             past = None if past_key_values is None else past_key_values[index]
             hidden, pair = layer(hidden, mask, position_ids, past)
