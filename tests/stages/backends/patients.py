@@ -42,7 +42,7 @@ class Blind(QwenVLFamily):
 
     def encode(self, prompts):
         return [
-            replace(code, images=code.images | {"pixel_values": code.images["pixel_values"] * 0})
+            replace(code, images={**code.images, "pixel_values": code.images["pixel_values"] * 0})
             for code in super().encode(prompts)
         ]
 
