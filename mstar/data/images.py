@@ -113,7 +113,7 @@ def _is_turned(picture: Image.Image) -> bool:
     if "exif" not in picture.info:
         return False
     try:
-        return picture.getexif().get(ORIENTATION, 1) != 1
+        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
     except Exception:  # noqa: BLE001 - damaged notes have no common kind, and a picture is good without them
         return False
 

@@ -21,6 +21,11 @@ def prompted(seed, size, *, seeds=(0,)):
     return Prompted(query_id=f"q{seed}", text=text, image=draw_image(seed, size), seeds=seeds)
 
 
+def open_family(path, **options):
+    """A folder's family, asked for more than the protocol has."""
+    return load_family(path, **options)
+
+
 def load(path):
     family = load_family(path)
     return family, family.load(dtype=torch.float32, device=CPU)

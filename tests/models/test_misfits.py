@@ -41,7 +41,7 @@ def change(folder, name, **values):
     path.write_text(json.dumps(content))
 
 
-OTHER_VERSION = {
+OTHER_VERSION: dict[str, dict[str, object]] = {
     "qwen2_vl": {"image_processor__patch_size": 8},
     "qwen2_5_vl": {"image_processor__merge_size": 4},
     "qwen3_vl": {"image_processor__temporal_patch_size": 1},
