@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mstar.errors import ModelError, OutOfMemory
 from mstar.models.qwen_vl import QwenVLFamily
+from mstar.stages.backends import objectives
 from mstar.stages.backends.modelcheck import agreeing, learning, reading, saving
 from mstar.stages.backends.modelcheck.examination import (
     FOLDER,
@@ -111,7 +112,7 @@ def test_a_label_mask_off_by_one_is_a_fault(well, monkeypatch, by):
         inputs, answered, targets = real(*arguments)
         return inputs, answered.roll(by, dims=1), targets
 
-    real = learning.assemble
+    real = objectives.assemble
     monkeypatch.setattr(learning, "assemble", assemble)
     with pytest.raises(Fault, match="the loss covers"):
         learning.loss_mask(well)
@@ -120,7 +121,7 @@ def test_a_label_mask_off_by_one_is_a_fault(well, monkeypatch, by):
 def test_a_loss_of_the_tokens_that_stand_there_instead_of_those_that_come_next_is_a_fault(
     well, monkeypatch
 ):
-    class Unshifted(learning.PolicyLoss):
+    class Unshifted(objectives.PolicyLoss):
         def forward(self, inputs, answered, targets):
             logits = self.model(**inputs, use_cache=False).logits[answered]
             ids = inputs["input_ids"][answered]
@@ -132,9 +133,9 @@ def test_a_loss_of_the_tokens_that_stand_there_instead_of_those_that_come_next_i
 
 
 def test_an_objective_that_never_learns_to_end_is_a_fault(well, monkeypatch):
-    real = learning.Patient.item
+    real = Patient.item
     monkeypatch.setattr(
-        learning.Patient,
+        Patient,
         "item",
         lambda *arguments: replace(found := real(*arguments), answer=found.answer[:20]),
     )
@@ -365,7 +366,7 @@ def test_a_save_without_all_of_the_processor_is_a_fault(well, monkeypatch, tmp_p
 
 def test_a_disk_without_room_is_said_and_nothing_is_written(well, monkeypatch, tmp_path):
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(saving.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(NotTried, match="TMPDIR"):
         saving.save_and_load(well)
     assert well.model is not None

@@ -1,5 +1,6 @@
 """vLLM against the trainer, with a fake of the package, and with the real one where it is installed."""
 
+import multiprocessing
 import os
 import sys
 from dataclasses import replace
@@ -146,8 +147,8 @@ def miss(request):
 def test_what_happens_to_the_process_becomes_one_error(monkeypatch, work, error, said):
     request = replace(REQUEST, prompts=())
     # A forked process has this one's stand-in for ``generate``.
-    real = vllm_draws.multiprocessing.get_context
-    monkeypatch.setattr(vllm_draws.multiprocessing, "get_context", lambda method: real("fork"))
+    real = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: real("fork"))
     monkeypatch.setattr(vllm_draws, "generate", work)
     monkeypatch.setattr(vllm_draws, "POLL", 0.05)
     with pytest.raises(error, match=said):
