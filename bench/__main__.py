@@ -20,7 +20,7 @@ HEAD = """# Benchmarks
 
 Written by `make bench`. Each figure and the one beside it come from the same run, models on one thread. Medians.
 
-No GPU was at hand: `python -m bench.gpu` (one GPU, a model of 2B's size with random weights, ten minutes) has no figures yet.
+No GPU was at hand: `python -m bench.gpu` (one GPU, 2B's size with random weights, ten minutes) has no figures yet.
 """
 COLUMNS = "| what | measured | beside it | wanted |\n|---|---|---|---|"
 STARTS = 10

@@ -191,9 +191,9 @@ def ask_about_pictures(
             > max_pixels
         ):
             continue
-        codes = family.encode(list(prompts.values()))
-        longest = max(len(code.tokens) for code in codes)
+        longest = max(tokens for tokens, _ in family.measure(list(prompts.values())))
         if longest + room <= family.context:
+            codes = family.encode(list(prompts.values()))
             return prompts, dict(zip(prompts, codes, strict=True)), shrink > 0
     raise Fault(
         f"even pictures of {' and '.join(str(p.image.size) for p in prompts.values())} are more than the {max_pixels} "
