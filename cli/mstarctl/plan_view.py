@@ -83,8 +83,8 @@ def as_text(given: Given, plan: RunPlan, facts: Sequence[Source], *, steps: bool
     out.print(_about(plan.stages[-1], hours), soft_wrap=True)
     if steps:
         out.print(_step_table(plan.steps, hours))
-    for line in _store_lines(plan.bucket, given.quota):
-        out.print(line, soft_wrap=True)
+    adopted = plan.stages[-1].adopted
+    out.print(_store_line(plan.bucket, given.quota, adopted), soft_wrap=True)
     for warning in plan.warnings:
         out.print(f"[yellow]warning[/] {_plain(warning)}", soft_wrap=True)
     for each in plan.verdicts:
@@ -170,16 +170,18 @@ def _step_table(steps: Sequence[StepCost], hours: str) -> Table:
     return table
 
 
-def _store_lines(store: Bucket, quota: float | None) -> list[str]:
+def _store_line(store: Bucket, quota: float | None, adopted: int) -> str:
     said = (
         f"the store: {size(store.peak)} at its largest ({size(store.inputs)} of data and models, {size(store.steps)} "
         f"of steps, {size(store.interim)} of a checkpoint inside a step)"
     )
+    if adopted:
+        said += f", without the {adopted} steps that are there already"
     if store.droppable.high:
         said += f"; {size(store.swept)} after mstarctl gc --drop-trainer-state"
     if quota is not None:
         said += f"; the quota is {size(Range.of(quota))}"
-    return [said]
+    return said
 
 
 def as_json(given: Given, plan: RunPlan, facts: Sequence[Source]) -> None:
