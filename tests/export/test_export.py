@@ -154,7 +154,8 @@ def test_scores_of_benchmarks_stand_on_the_card_with_their_interval(store, targe
         {"name": "mmstar", "title": "MMStar", "value": 0.6, "low": low, "high": high, "n": 10}
     ]
     assert "| MMStar | 60.0 [" in (target / "README.md").read_text(encoding="utf-8")
-    for wrong in ([], {}, {"scores": [{"benchmark": "x"}]}):
+    wrongs: tuple[object, ...] = ([], {}, {"scores": [{"benchmark": "x"}]})
+    for wrong in wrongs:
         with pytest.raises(DataError, match="no scores"):
             read_benchmarks(wrong, "scores.json")
 
@@ -196,8 +197,10 @@ def make_run_on(store, folder, run, model):
     step, index = next(program, None), 0
     while step is not None:
         manifest = commit_step(store, folder, step, model)
-        done = {"ref": Ref.of(manifest), "adopted": False, "seconds": 1.0, "finished_at": 1.0}
-        entry = Entry(index=index, name=step.name, **done)
+        ref = Ref.of(manifest)
+        entry = Entry(
+            index=index, name=step.name, ref=ref, adopted=False, seconds=1.0, finished_at=1.0
+        )
         append_entry(store, run.name, entry)
         step, index = follow(program, step, done_step(step, manifest)), index + 1
 
@@ -284,7 +287,7 @@ def test_a_full_disk_is_found_before_anything_is_copied(store, target, monkeypat
     class Full:
         free = 10
 
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: Full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Full)
     with pytest.raises(StorageError, match="free space"):
         exported(store, target)
     assert nothing_beside(target)

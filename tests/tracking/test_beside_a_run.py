@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from typing import ClassVar
 
 import pytest
 from mstarctl import tracking as command
@@ -26,6 +27,8 @@ KEY = "runs/small/jobs/job/request.json"
 
 class Heard:
     """Stands for the process that tells."""
+
+    made: ClassVar[list["Heard"]] = []
 
     def __init__(self, url, run, tracking, warn):
         self.run, self.tracking, self.looks, self.closed = run, tracking, [], []
@@ -134,7 +137,7 @@ def test_a_pod_that_is_asked_to_go_does_not_wait_for_trackers_long(store, monkey
 def test_a_package_that_a_pod_lacks_is_said_before_it_works(store, monkeypatch, heard):
     stored_run(store, small_spec(tracking={"to": ["wandb"]}))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    worked = []
+    worked: list[object] = []
     with pytest.raises(MissingDependency):
         served(store, monkeypatch, "base/test", trouble=worked.append)
     assert worked == []
@@ -153,10 +156,11 @@ def test_a_process_that_tells_and_dies_or_hangs_is_said_once(tmp_path, monkeypat
     (tmp_path / "bad_teller.py").write_text(SCRIPTS[what])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(process, "MODULE", "bad_teller")
-    warned = []
+    warned: list[str] = []
     telling = Telling("store", "small", small_spec().tracking, warned.append)
     telling.look()
     if what == "dies":
+        assert telling._child
         telling._child.wait()
     telling.look()
     telling.close(0.2)

@@ -29,7 +29,7 @@ def places(tmp_path, monkeypatch):
 
 def tell(store, tracking, **more):
     """One life of the process that tells; what it told, and what went wrong."""
-    warned = []
+    warned: list[str] = []
     telling = Telling(store.url, "mstar", tracking, warned.append)
     telling.look(**more)
     telling.close(None)
