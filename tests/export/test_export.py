@@ -154,7 +154,7 @@ def test_scores_of_benchmarks_stand_on_the_card_with_their_interval(store, targe
         {"name": "mmstar", "title": "MMStar", "value": 0.6, "low": low, "high": high, "n": 10}
     ]
     assert "| MMStar | 60.0 [" in (target / "README.md").read_text(encoding="utf-8")
-    wrongs: list[object] = [[], {}, {"scores": [{"benchmark": "x"}]}]
+    wrongs: tuple[object, ...] = ([], {}, {"scores": [{"benchmark": "x"}]})
     for wrong in wrongs:
         with pytest.raises(DataError, match="no scores"):
             read_benchmarks(wrong, "scores.json")
@@ -197,13 +197,9 @@ def make_run_on(store, folder, run, model):
     step, index = next(program, None), 0
     while step is not None:
         manifest = commit_step(store, folder, step, model)
+        ref = Ref.of(manifest)
         entry = Entry(
-            index=index,
-            name=step.name,
-            ref=Ref.of(manifest),
-            adopted=False,
-            seconds=1.0,
-            finished_at=1.0,
+            index=index, name=step.name, ref=ref, adopted=False, seconds=1.0, finished_at=1.0
         )
         append_entry(store, run.name, entry)
         step, index = follow(program, step, done_step(step, manifest)), index + 1

@@ -122,13 +122,12 @@ def test_the_last_look_waits_for_its_turn(teller, heard):
     looks = []
     look = made.look
 
-    def counted(*args, **more):
+    def ours_at_last(*args, **more):
         looks.append(more)
         return len(looks) > 3 and look(*args, **more)
 
-    made.look = counted
-    waits: list[float] = []
-    serve(made, iter([{"at": None, "again": False}]), waits.append)
+    made.look = ours_at_last
+    serve(made, iter([{"at": None, "again": False}]), lambda seconds: None)
     assert len(looks) == 4
     assert looks[-1]["last"]
     assert points(heard["wandb"])
