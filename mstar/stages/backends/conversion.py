@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -103,7 +103,7 @@ def _write_plain(session: Session, checkpoint: Path, folder: Path) -> None:
         checkpoint / "trainer" / "optimizer.bin", map_location="cpu", weights_only=True
     )
     module = session.accelerator.unwrap_model(session.module)
-    objective = "policy" if isinstance(module, PolicyLoss) else "prm"
+    objective: Literal["policy", "prm"] = "policy" if isinstance(module, PolicyLoss) else "prm"
     whole = dict(load_module(objective, session.family, torch.device("cpu")).named_parameters())
     steps = []
     for index, (name, parameter) in enumerate(_trained(session).items()):
