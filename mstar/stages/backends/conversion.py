@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -108,10 +108,8 @@ def _write_plain(session: Session, checkpoint: Path, folder: Path) -> None:
         checkpoint / "trainer" / "optimizer.bin", map_location="cpu", weights_only=True
     )
     module = session.accelerator.unwrap_model(session.module)
-    own = load_module(
-        "policy" if isinstance(module, PolicyLoss) else "prm", session.family, torch.device("cpu")
-    )
-    whole = dict(own.named_parameters())
+    objective: Literal["policy", "prm"] = "policy" if isinstance(module, PolicyLoss) else "prm"
+    whole = dict(load_module(objective, session.family, torch.device("cpu")).named_parameters())
     steps = []
     for index, (name, parameter) in enumerate(_trained(session).items()):
         state = saved["state"].get(index)

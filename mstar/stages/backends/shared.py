@@ -77,13 +77,14 @@ def shared_values(model: RewardModel, inputs: Inputs) -> torch.Tensor:
     owner = inputs[OWNER]
     cache.batch_select_indices(owner)
     read = inputs[PROMPTS]["attention_mask"].index_select(0, owner)
-    return model(
+    values: torch.Tensor = model(
         input_ids=inputs["input_ids"],
         attention_mask=torch.cat([read, inputs["attention_mask"]], dim=1),
         position_ids=inputs["position_ids"],
         past_key_values=cache,
         use_cache=True,
     )
+    return values
 
 
 def on_device(inputs: Mapping[str, Any], device: torch.device) -> Inputs:
