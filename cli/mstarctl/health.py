@@ -151,6 +151,7 @@ def examine_model(
     device: Literal["auto", "cpu", "cuda", "mps"],
     dtype: Literal["float32", "bfloat16"],
     max_pixels: int | None,
+    remote_code: bool,
     as_json: bool,
 ) -> int:
     """Print the findings about a model's or a PRM's folder as they come; 0, or the exit code of the first fault."""
@@ -162,7 +163,15 @@ def examine_model(
     except ModuleNotFoundError as error:
         raise missing(error) from None
     limit = {} if max_pixels is None else {"max_pixels": max_pixels}
-    wanted = Wanted(model=model, prm=prm, engine=engine, device=device, dtype=dtype, **limit)
+    wanted = Wanted(
+        model=model,
+        prm=prm,
+        engine=engine,
+        device=device,
+        dtype=dtype,
+        remote_code=remote_code,
+        **limit,
+    )
     findings = []
     for finding in examine(wanted):
         findings.append(finding)

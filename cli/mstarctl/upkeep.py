@@ -37,6 +37,10 @@ def doctor(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="The model: largest image, as execution.max_pixels.")
     ] = None,
+    remote_code: Annotated[
+        bool,
+        typer.Option("--remote-code", help="Let Python code that lies in the model folder run."),
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Check Python, packages, disk, memory and the store; or a model's folder (--model, --prm). Say what to do."""
@@ -44,7 +48,7 @@ def doctor(
 
     as_json = output is Output.JSON
     if model is None and prm is None:
-        for name in ("engine", "device", "dtype", "max_pixels"):
+        for name in ("engine", "device", "dtype", "max_pixels", "remote_code"):
             source = context.get_parameter_source(name)
             if source is not None and source.name == "COMMANDLINE":
                 option = name.replace("_", "-")
@@ -57,6 +61,7 @@ def doctor(
         device=device.value,
         dtype=dtype.value,
         max_pixels=max_pixels,
+        remote_code=remote_code,
         as_json=as_json,
     )
     raise typer.Exit(code)

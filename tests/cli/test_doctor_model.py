@@ -76,6 +76,7 @@ def test_lines_come_as_checks_are_made(monkeypatch):
         device="cpu",
         dtype="float32",
         max_pixels=None,
+        remote_code=False,
         as_json=False,
     )
     assert code == 15

@@ -338,8 +338,8 @@ def test_weights_too_large_for_the_sampler_s_numbers_are_a_fault(well, monkeypat
 def test_a_save_that_changes_a_tensor_is_a_fault(well, monkeypatch, tmp_path):
     real = well.model.save_pretrained
 
-    def save(folder):
-        real(folder)
+    def save(folder, **given):
+        real(folder, **given)
         held = load_file(folder / "model.safetensors")
         next(iter(held.values())).add_(1)
         save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
@@ -354,8 +354,8 @@ def test_a_save_that_changes_a_tensor_is_a_fault(well, monkeypatch, tmp_path):
 def test_a_save_without_all_of_the_processor_is_a_fault(well, monkeypatch, tmp_path):
     real = well.family.save_processor
 
-    def save(folder):
-        real(folder)
+    def save(folder, **given):
+        real(folder, **given)
         (folder / "chat_template.jinja").unlink()
 
     monkeypatch.setattr(well.family, "save_processor", save)

@@ -77,6 +77,7 @@ class Wanted:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Dtype = "float32"
     max_pixels: int = MAX_PIXELS
+    remote_code: bool = False
 
 
 def examine(wanted: Wanted, open_family: Callable[..., Family] = load_family) -> Iterator[Finding]:
@@ -84,7 +85,12 @@ def examine(wanted: Wanted, open_family: Callable[..., Family] = load_family) ->
 
     Raises ``ModelError`` when the device is not there, and else nothing that a model could cause.
     """
-    execution = Execution(engine=wanted.engine, device=wanted.device, max_pixels=wanted.max_pixels)
+    execution = Execution(
+        engine=wanted.engine,
+        device=wanted.device,
+        max_pixels=wanted.max_pixels,
+        remote_code=wanted.remote_code,
+    )
     device = choose_device(execution)
     if wanted.model is not None:
         patient = Patient(

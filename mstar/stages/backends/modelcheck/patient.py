@@ -64,7 +64,8 @@ class Patient:
 
     def open(self, folder: Path) -> Family:
         """The family of this model's folder, or of a copy."""
-        return self.open_family(folder, max_pixels=self.execution.max_pixels)
+        allowed = {"remote_code": True} if self.execution.remote_code else {}
+        return self.open_family(folder, max_pixels=self.execution.max_pixels, **allowed)
 
     @property
     def device(self) -> torch.device:

@@ -36,7 +36,8 @@ def _round_trip(patient: Patient, folder: Path) -> str:
     code, answer = patient.encoded["tall"], patient.family.tokenize(RESPONSE)
     before, marks = patient.predictions([code], [answer])[0].cpu(), _marks(patient.model)
     dtype = next(patient.model.parameters()).dtype
-    patient.model.save_pretrained(folder)
+    # As the trainer does: with the weights named one by one.
+    patient.model.save_pretrained(folder, state_dict=patient.model.state_dict())
     patient.family.save_processor(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     patient.model = None
