@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Protocol
+from typing import Any, Protocol
 
 from mstar.errors import MstarError, WorkerLost
 from mstar.stages.backends.vllm_engine import Drawn, EngineOptions, Fault, Work
@@ -114,6 +114,9 @@ class ProcessWorker:
                 log.info("%s: %s", self._name, line)
 
 
+GONE = object()
+
+
 class Pool:
     """Engines started alike, at ``places``; ``limit`` rows at most wait or are at work in each."""
 
@@ -200,19 +203,30 @@ class Pool:
     def _receive(self, index: int, seconds: float) -> Drawn | None:
         """The next message of a worker, waited for so long; raises the error that it has, or that it is gone."""
         worker = self._workers[index]
-        deadline = time.monotonic() + seconds
-        while not worker.connection.poll(min(seconds, LOOK_SECONDS)):
-            if worker.poll() is not None:
-                break  # what it said last may have come just now; else there is nothing to read but the end
-            if time.monotonic() >= deadline:
-                raise WorkerLost(f"vLLM has not started within {seconds:.0f} s")
-        heard: Drawn | Fault | None
-        try:
-            heard = worker.connection.recv()
-        except (EOFError, OSError):
+        heard: Any = GONE
+        if _comes(worker, seconds):
+            with suppress(EOFError, OSError):
+                heard = worker.connection.recv()
+        if heard is GONE:
             worker.end(LOOK_SECONDS)
-            raise self._explain(None, worker.poll(), list(worker.said)) from None
+            raise self._explain(None, worker.poll(), list(worker.said))
         if isinstance(heard, Fault):
             worker.end(STOP_SECONDS)  # its last lines may hold the cause
             raise self._explain(heard, None, list(worker.said))
-        return heard
+        drawn: Drawn | None = heard
+        return drawn
+
+
+def _comes(worker: Worker, seconds: float) -> bool:
+    """Whether a message has come within so long; false when the worker is gone.
+
+    That it is gone is asked of it, and not of its connection, whose other end somebody may hold open: a process that
+    it started, say. ``WorkerLost`` when it is there and silent.
+    """
+    deadline = time.monotonic() + seconds
+    while not worker.connection.poll(min(seconds, LOOK_SECONDS)):
+        if worker.poll() is not None:
+            return worker.connection.poll(0)  # what it said last may have come just now
+        if time.monotonic() >= deadline:
+            raise WorkerLost(f"vLLM has not started within {seconds:.0f} s")
+    return True
