@@ -86,9 +86,14 @@ KNOWN: Mapping[str, ModelFacts] = {
             "InternVL2-2B", 2.21e9, 0.30e9, (24, 2048, 8, 128, 92_553),
             vision_layers=24, vision_hidden=1024, image_tokens=Range(256, 1792),
         ),
+        # Qwen2.5-7B and a vision tower of 0.68B: a token for 28 x 28 pixels; pictures of 250 x 200 to 900 x 900.
+        _known(
+            "Qwen2.5-VL-7B-Instruct", 8.29e9, 0.68e9, (28, 3584, 4, 128, 152_064),
+            vision_layers=32, vision_hidden=1280, image_tokens=Range(64, 1024),
+        ),
     )
 }  # fmt: skip
-"""The paper's three, by the name of the folder that holds them."""
+"""The paper's three and the recipe's other, by the name of the folder that holds them."""
 
 
 def known_model(folder: str) -> ModelFacts | None:
