@@ -35,7 +35,7 @@ from tests.stages.steps import (
 from tests.tiny import build_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
-ROWS = 160
+ROWS = 640
 NOTICE_SECONDS = 60
 """Within so long a machine must have noticed that another is gone."""
 

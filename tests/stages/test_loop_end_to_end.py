@@ -176,8 +176,11 @@ def test_scoring_in_shards_keeps_the_same_examples(finished, tmp_path, name):
     sharded = run_request(request, lambda *_: None, scratch=tmp_path)
     whole = manifests(store, run)[name]
     assert sharded.results.keys() == whole.results.keys()
-    for what, value in whole.results.items():  # sums of another order may round otherwise
-        assert sharded.results[what] == (value and pytest.approx(value, rel=1e-5)), what
+    for (
+        what,
+        value,
+    ) in whole.results.items():  # other batches, and sums of another order, round otherwise
+        assert sharded.results[what] == (value and pytest.approx(value, rel=1e-5, abs=2e-6)), what
 
     def kept(where, manifest):
         found = table(where, manifest, "examples", Example, root)

@@ -53,7 +53,9 @@ def _listen(
     connection: Connection, inbox: SimpleQueue[Work | None], gone: Callable[[], object]
 ) -> None:
     """Take what comes at once, so that the stage never waits for the engine to take it, and listen to the end."""
-    with suppress(EOFError, OSError):
+    with suppress(
+        EOFError, OSError, TypeError
+    ):  # the last where the connection was closed here meanwhile
         while True:
             inbox.put(connection.recv())
     gone()
