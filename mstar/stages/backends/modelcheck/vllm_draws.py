@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -123,6 +124,7 @@ def in_a_process(request: Request, deadline: float = DEADLINE) -> list[Answer]:
 
 def _serve(connection: Connection, request: Request) -> None:
     """In the process of its own: the answers, or an exit code and a message."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # What a library prints belongs into no table and no JSON.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.environ.update(ENVIRONMENT)
@@ -133,6 +135,14 @@ def _serve(connection: Connection, request: Request) -> None:
     except Exception as error:  # noqa: BLE001 (whatever vLLM raises becomes a message: not all of it can be sent)
         said = f"vLLM does not run this model: {short(error)}. {ADVICE}"
         connection.send((ModelError.exit_code, said))
+
+
+def _end_with_parent() -> None:
+    """Nobody reads what an orphan finds, and it would hold the GPU."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def generate(request: Request) -> list[Answer]:
