@@ -87,7 +87,7 @@ def test_a_prompt_that_is_cut_is_seen_without_weights(folder, family):
 
 
 def test_image_tokens_that_are_cut_are_seen_without_weights_and_by_the_model(folder):
-    with pytest.raises(Fault, match="of them its image, and measured"):
+    with pytest.raises(Fault, match="of its image, but measured"):
         reading.pictures(opened(folder, CuttingImages))
     patient = admitted(folder, BelievingItsCut)
     finding = make(Check(what="seen", look=learning.picture_seen), patient, set())

@@ -201,8 +201,8 @@ def _check_measures(patient: Patient) -> None:
     for (name, code), (tokens, image) in zip(patient.encoded.items(), measured, strict=True):
         if (tokens, image) != (len(code.tokens), code.image_tokens):
             raise Fault(
-                f"{name}: the prompt has {len(code.tokens)} tokens, {code.image_tokens} of them its image, and "
-                f"measured without its pixels {tokens} and {image}",
+                f"{name}: the prompt has {len(code.tokens)} tokens, {code.image_tokens} of its image, but measured "
+                f"without its pixels {tokens} and {image}",
                 "Prompts would pass for shorter or longer than they are: image tokens are cut, or the family's measure "
                 "is wrong.",
             )

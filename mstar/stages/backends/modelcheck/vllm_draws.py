@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +29,9 @@ DEADLINE = 600.0
 """Seconds that vLLM may take to start and to draw."""
 
 POLL = 1.0
+GRACE = 10.0
+"""Seconds that its process has to put away what it holds, once it has answered."""
+
 SHORTEST_CONTEXT = 256
 BATCHED_TOKENS = 8192
 CPU_CACHE_BYTES = 1 << 30
@@ -107,6 +111,7 @@ def in_a_process(request: Request, deadline: float = DEADLINE) -> list[Answer]:
             if time.monotonic() > end:
                 raise ModelError(f"vLLM gave no answer within {deadline:g} seconds")
         answers: list[Answer] | tuple[int, str] = mine.recv()
+        process.join(GRACE)
     except EOFError:
         process.join(POLL)
         raise WorkerLost(
@@ -123,8 +128,11 @@ def in_a_process(request: Request, deadline: float = DEADLINE) -> list[Answer]:
 
 def _serve(connection: Connection, request: Request) -> None:
     """In the process of its own: the answers, or an exit code and a message."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # What a library prints belongs into no table and no JSON.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     os.environ.update(ENVIRONMENT)
     try:
         connection.send(generate(request))
@@ -133,6 +141,14 @@ def _serve(connection: Connection, request: Request) -> None:
     except Exception as error:  # noqa: BLE001 (whatever vLLM raises becomes a message: not all of it can be sent)
         said = f"vLLM does not run this model: {short(error)}. {ADVICE}"
         connection.send((ModelError.exit_code, said))
+
+
+def _end_with_parent() -> None:
+    """Nobody reads what an orphan finds, and it would hold the GPU."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def generate(request: Request) -> list[Answer]:
