@@ -100,7 +100,7 @@ def check_continues(
     One of another number of processes or another ZeRO stage goes on where it can be converted; ``files`` are what a
     checkpoint of the wanted layout has.
     """
-    differing = {"objective": (found.objective, wanted.objective)}
+    differing: dict[str, tuple[object, object]] = {"objective": (found.objective, wanted.objective)}
     old, new = found.optimization.model_dump(), wanted.optimization.model_dump()
     differing |= {name: (old[name], new[name]) for name in INHERITED}
     for name, (was, asked) in differing.items():

@@ -72,16 +72,16 @@ def run(model, keeper, tmp_path, *, rows=64, progress=lambda count: None):
 
 
 class Slow(MemoryStore):
-    """A store that takes no file until it is opened."""
+    """A store that takes no file until it answers."""
 
     def __init__(self):
         super().__init__()
-        self.open = threading.Event()
+        self.answers = threading.Event()
         self.asked = []
 
     def upload(self, key, path, *, move=False):
         self.asked.append(key)
-        assert self.open.wait(600)
+        assert self.answers.wait(600)
         super().upload(key, path, move=move)
 
 
@@ -93,7 +93,7 @@ def test_training_goes_on_while_a_snapshot_is_sent_and_the_next_is_put_off(tiny_
         folder = tmp_path / "interim"
         seen.append((sum(map(len, found(store).values())), folder.exists()))
         if len(seen) == 7:
-            store.open.set()
+            store.answers.set()
 
     run(tiny_model, Keeper(Interim(store, STEP, "1", tmp_path), 1e-9), tmp_path, progress=progress)
     # The first word is of rows that an earlier attempt has done, here none.

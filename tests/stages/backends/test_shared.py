@@ -88,7 +88,7 @@ def test_training_reads_a_prompt_once_a_micro_batch_and_learns_the_same(
 
 
 def test_which_examples_an_optimizer_step_is_of_does_not_change(tiny_model, tmp_path, monkeypatch):
-    batches = []
+    batches: list[list[list[str]]] = []
     real = AccelerateTrainer._step
 
     def step(self, session, encoded, batch):

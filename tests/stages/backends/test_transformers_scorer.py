@@ -13,6 +13,7 @@ from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.models.prm import load_reward_model, save_head
 from mstar.stages.backends import transformers_scorer
+from mstar.stages.backends.shared import share
 from mstar.stages.backends.transformers_scorer import TransformersScorer
 from tests.stages.backends.rows import make_prompts
 from tests.tiny import build_tiny_model, draw_image, encode_text
@@ -111,15 +112,14 @@ def test_a_model_that_cannot_share_reads_each_response_alone_to_the_same_scores(
 def test_a_prompt_is_read_once_whatever_the_batches(prm, monkeypatch, rows):
     """Also at the ends of batches and of the windows that are sorted together."""
     read = []
-    real = transformers_scorer.share
 
-    def share(family, prompts, answers):
-        batch = real(family, prompts, answers)
+    def sharing(family, prompts, answers):
+        batch = share(family, prompts, answers)
         read.append(len(batch["prompts"]["input_ids"]))
         assert len(answers) <= rows
         return batch
 
-    monkeypatch.setattr(transformers_scorer, "share", share)
+    monkeypatch.setattr(transformers_scorer, "share", sharing)
     score(prm, many(queries=14, samples=7), scoring_rows=rows)
     assert sum(read) == 14
 
