@@ -46,23 +46,25 @@ def _read(file: Path) -> Body:
 def _rows(study: Body) -> str:
     lines = []
     for name, start in study["starts"].items():
-        lines.append((f"({name})", _percent(start["mean"]), _interval(start, 0, 1), "", "", ""))
+        lines.append((f"({name})", _percent(start["mean"]), _interval(start, 0, 1), "", "", "", ""))
     for row in study["rows"]:
         accuracy, less = row["accuracy"], row["difference"]
         if accuracy is None:
-            lines.append((row["name"], "–", "–", "", "", _paper(row["paper"])))
+            lines.append((row["name"], "–", "–", "", "", "", _paper(row["paper"])))
             continue
         lines.append(
             (
                 row["name"],
                 _percent(accuracy["mean"]),
                 _interval(accuracy, 0, 1),
+                " / ".join(_percent(base["mean"]) for base in row["by_base"].values()),
                 f"{_points(less['mean'])} ({_interval(less)})" if less else "",
                 f"{sum(row['updates']) / len(row['updates']):.0f}",
                 _paper(row["paper"]),
             )
         )
-    head = ("row", "accuracy", "95 % interval", f"less {study['baseline']}", "updates", "paper")
+    less = f"less {study['baseline']}"
+    head = ("row", "accuracy", "95 % interval", "by base", less, "updates", "paper")
     return _table(head, lines)
 
 
@@ -152,7 +154,9 @@ def _rule(source: Body, which: str) -> Body:
 
 def _sharing(study: Body, *, seed: int) -> str:
     """Of one seed, run in one go: where runs were taken up again, some of what they adopted had been their own."""
-    costs = [cell["cost"] for cell in study["cells"] if cell["seed"] == seed]
+    first = study["bases"][0]
+    cells = [cell for cell in study["cells"] if (cell["base"], cell["seed"]) == (first, seed)]
+    costs = [cell["cost"] for cell in cells]
     steps, adopted, seconds, saved = (
         sum(cost[key] for cost in costs) for key in ("steps", "adopted", "seconds", "saved")
     )

@@ -15,6 +15,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 START_SECONDS = 120.0
@@ -137,8 +138,13 @@ def _near(mine: Any, true: Any, tolerance: float, decimals: int | None) -> bool:
 
 
 def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """The most memory this process has had resident."""
+    with contextlib.suppress(OSError, ValueError):
+        # Linux' getrusage begins with what the process had that started this one: a model, say.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = next((line for line in lines if line.startswith("VmHWM:")), "")
+        return int(peak.split()[1]) * 1024 if peak else 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes, on macOS
 
 
 def _next_line(parent: int) -> bytes | None:

@@ -154,6 +154,15 @@ def test_what_a_worker_that_is_swollen_from_earlier_questions_finds_wrong_is_ask
     assert pool.ask(ask("1")) is Verdict.RIGHT
 
 
+def test_a_worker_started_by_a_large_process_is_not_swollen(pool):
+    held = b"1" * (700 << 20)  # as a stage holds a model
+    assert pool.ask(ask("1", "2")) is Verdict.WRONG
+    (before,) = pids(pool)
+    assert pool.ask(ask("1", "2")) is Verdict.WRONG
+    assert pids(pool) == {before}
+    del held
+
+
 def test_a_start_that_fails_is_said_once_and_not_for_each_question():
     with Pool(timeout=1, workers=2, command=(sys.executable, "-c", "")) as pool:
         with pytest.raises(WorkerLost, match="did not start"):
