@@ -81,6 +81,25 @@ base_sum=$({ echo "$base"; cat images/base/Containerfile images/base/tools.txt; 
 torch_sum=$({ echo "$base_sum"; cat images/scorer/requirements.txt; } | sum)
 wheel_sum=$({ echo "$base_sum $source_sum"; cat images/base/wheel.Containerfile; } | sum)
 
+leave_no_rest() { # images that a newer one replaced, and the containers that buildah forgets when a stage is mounted
+    case $builder in
+        docker | podman) "$builder" image prune --force --filter label=dev.mstar.inputs >/dev/null 2>&1 || true ;;
+        buildah)
+            buildah containers --noheading --format '{{.ContainerID}} {{.ContainerName}}' |
+                { grep -E ' mstar-tools-working-container(-[0-9]+)?$' || true; } | cut -d' ' -f1 | xargs -r buildah rm >/dev/null
+            buildah images --quiet --filter dangling=true --filter label=dev.mstar.inputs |
+                sort -u | xargs -r buildah rmi >/dev/null 2>&1 || true
+            ;;
+    esac
+}
+
+if [[ $builder == buildah ]]; then
+    # One build at a time: what no name points to any more is then nobody's.
+    exec 8>"${TMPDIR:-/tmp}/mstar-images.lock"
+    flock 8
+fi
+leave_no_rest # a build that was killed may have left gigabytes
+trap leave_no_rest EXIT
 build build images/base/Containerfile tools "$base_sum"
 build tools images/base/wheel.Containerfile "" "$wheel_sum"
 build base images/base/Containerfile base "$base_sum"

@@ -43,6 +43,7 @@ class Finished:
     results: Mapping[str, Any]
     timings: Mapping[str, float]
     seconds: float
+    usage: Mapping[str, float] = field(default_factory=dict)
     finished_at: float
 
     @property
@@ -261,6 +262,8 @@ def _speed(prefix: str, what: str, step: Finished) -> Iterator[tuple[str, float 
     tokens = _tokens(step.results)
     if phase and tokens:
         yield f"{prefix}/{what}_tokens_per_second", tokens / step.timings[phase]
+    for key, value in step.usage.items():
+        yield f"{prefix}/{what}_{key}", value
 
 
 def _tokens(results: Mapping[str, Any]) -> int:

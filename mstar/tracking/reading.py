@@ -98,6 +98,7 @@ class Story:
             timings=manifest.timings,
             seconds=sum(made) if entry.adopted else entry.seconds,
             finished_at=entry.finished_at,
+            usage=manifest.usage,
         )
         self.written.append(Written(chapter=self._book.chapter(step), manifest=manifest))
 

@@ -67,6 +67,7 @@ def test_what_an_iteration_found_stands_at_its_number(store):
     assert [x for x, _ in series(points, "test/final/greedy_accuracy")] == [2]
     assert [x for x, _ in series(points, "exploration/T0.50/reward_pass_at_2")] == [0]
     assert series(points, "speed/generate_tokens_per_second") == [(1, 480.0), (2, 480.0)]
+    assert series(points, "speed/train_tokens_per_second") == [(1, 90.0), (2, 90.0)]
     assert series(points, "prm/held_out_mse") == [(0, 0.05)]
 
 

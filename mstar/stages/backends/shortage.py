@@ -44,17 +44,20 @@ def to_train(execution: Execution, optimization: Optimization) -> list[str]:
         if rows > 1
         else []
     )
-    asked = execution.model_dump()
-    if not asked.get("gradient_checkpointing"):
+    if not execution.gradient_checkpointing:
         named.append("execution.gradient_checkpointing: true")
-    found = asked["deepspeed"]
+    found = execution.deepspeed
     if found is None:
-        named.append("execution.deepspeed: {zero_stage: 2, processes: <devices>}")
+        named.append(
+            "execution.deepspeed: {zero_stage: 2, processes: <devices>, offload: optimizer}"
+        )
     else:
-        if found["zero_stage"] < 3:
-            named.append(f"execution.deepspeed.zero_stage: {found['zero_stage'] + 1}")
-        if found.get("offload", "none") == "none":
+        if found.zero_stage < 3:
+            named.append(f"execution.deepspeed.zero_stage: {found.zero_stage + 1}")
+        if found.zero_stage > 0 and found.offload == "none":
             named.append("execution.deepspeed.offload: optimizer")
+        if found.zero_stage == 3 and found.offload != "parameters":
+            named.append("execution.deepspeed.offload: parameters")
     return [*named, _pixels(execution)]
 
 

@@ -10,7 +10,8 @@ from tests.stages.backends.ranked import ROWS, Asked, train_all
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance, train, weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
+# One worker: all of it is trained at once, for all of the tests.
+pytestmark = [pytest.mark.slow, pytest.mark.deepspeed, pytest.mark.xdist_group("deepspeed")]
 
 FULL = Optimization(learning_rate=3e-3, warmup_steps=2, batch_size=7, betas=(0.9, 0.95))
 HALF = FULL.model_copy(update={"dtype": "bfloat16"})

@@ -149,26 +149,27 @@ def test_a_row_may_fill_the_context(sampler):
         sample(sampler, [prompt], more)
 
 
-def test_prompts_are_read_from_the_cache_by_later_samples_settings_and_calls(sampler):
-    prompts = make_prompts(8)
-    sampler.close()  # a new engine remembers nothing
-
-    def counted(call):
-        before = sampler.prompt_tokens, sampler.cached_tokens
-        call()
-        return sampler.prompt_tokens - before[0], sampler.cached_tokens - before[1]
-
+def test_prompts_are_read_from_the_cache_by_later_samples_settings_and_calls(tmp_path):
+    folder = build_tiny_model(
+        tmp_path, width=128
+    )  # a character a token: these prompts are longer than a block
+    prompts = [
+        replace(prompt, text="how many " * 8 + prompt.text)
+        for prompt in rows.make_prompts(8, samples=4)
+    ]
     settings = [Sampling(n=4, temperature=t, max_new_tokens=8) for t in (0.5, 1.0, 1.5)]
-    asks = [(prompts, setting) for setting in settings]
-    read, cached = counted(lambda: sampler.sample_each(asks, "p", lambda count: None))
-    block = vllm_engine.CPU_BLOCK
-    lengths = [len(code.tokens) for code in sampler.family.encode(prompts)]
-    # The last token of a prompt is always read: its next one is wanted.
-    whole = sum((length - 1) // block * block for length in lengths)
-    assert read == 12 * sum(lengths)
-    assert cached == 11 * whole
-    read, cached = counted(lambda: sample(sampler, prompts))
-    assert (read, cached) == (4 * sum(lengths), 4 * whole)
+    with opened(folder=folder) as other:
+        other.sample_each([(prompts, setting) for setting in settings], "p", lambda count: None)
+        lengths = [length for length, _ in other.family.measure(prompts)]
+        block = vllm_engine.CPU_BLOCK
+        # The last token of a prompt is always read: what follows it is wanted.
+        whole = sum((length - 1) // block * block for length in lengths)
+        assert min(lengths) > 2 * block
+        assert other.prompt_tokens == 12 * sum(lengths)
+        assert other.cached_tokens == 11 * whole
+        sample(other, prompts)
+        assert other.prompt_tokens == 16 * sum(lengths)
+        assert other.cached_tokens == 15 * whole
 
 
 def test_a_model_that_vllm_does_not_load_is_refused_in_one_line(sampler, tmp_path):
