@@ -34,8 +34,7 @@ MOST_IMAGE_TOKENS = {
     "qwen3_vl": 64,
     "internvl": 28,
     "smolvlm": 40,
-    "llava_onevision": 16
-    + 12 * (6 + 1),  # rows of a grid of 12 x 6, a tenth over four tiles a side
+    "llava_onevision": 16 + 12 * (12 + 1),  # rows of a grid of 12 x 12, which is nine tiles
     "llava": 4,
 }
 """An image's tokens at the limits that ``tiny_families`` sets: pixels, tiles with the thumbnail, and so on."""

@@ -47,7 +47,7 @@ OTHER_VERSION: dict[str, dict[str, object]] = {
     "qwen3_vl": {"image_processor__temporal_patch_size": 1},
     "internvl": {"image_seq_length": 16},
     "smolvlm": {"image_seq_len": 16},
-    "llava_onevision": {"vision_aspect_ratio": "anyres_max_9"},
+    "llava_onevision": {"vision_aspect_ratio": "anyres_max_4"},
 }
 
 

@@ -66,7 +66,23 @@ def build(name: str, folder: Path, *, seed: int = 0, width: int = 64) -> Path:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if name == "llava_onevision":
+        _name_as_published(folder / "model.safetensors")
     return folder
+
+
+def _name_as_published(weights: Path) -> None:
+    """Call the vision tower's tensors what the published models call them, which vLLM asks for.
+
+    transformers keeps the names that it read, so a trained model has them too; a new one has shorter names.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tensors = {
+        key.replace("vision_tower.", "vision_tower.vision_model."): tensor
+        for key, tensor in load_file(weights).items()
+    }
+    save_file(tensors, weights, metadata={"format": "pt"})
 
 
 def _qwen2_vl(width: int) -> tuple[Any, Any]:
@@ -233,7 +249,7 @@ def _llava_onevision(width: int) -> tuple[Any, Any]:
         pad_token="<|endoftext|>",
         extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
     )
-    pinpoints = [[TILE * rows, TILE * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
+    pinpoints = [[TILE * rows, TILE * columns] for rows in (1, 2, 3, 4) for columns in (1, 2, 3, 4)]
     config = hf.LlavaOnevisionConfig(
         text_config=_text(tokenizer, width) | {"model_type": "qwen2", "tie_word_embeddings": True},
         vision_config={
@@ -249,7 +265,7 @@ def _llava_onevision(width: int) -> tuple[Any, Any]:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=pinpoints,
-        vision_aspect_ratio="anyres_max_4",
+        vision_aspect_ratio="anyres_max_9",
         tie_word_embeddings=True,
     )
     size = {"height": TILE, "width": TILE}
@@ -259,7 +275,7 @@ def _llava_onevision(width: int) -> tuple[Any, Any]:
         video_processor=hf.LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=(TILE // PATCH) ** 2,
         vision_feature_select_strategy="full",
-        vision_aspect_ratio="anyres_max_4",
+        vision_aspect_ratio="anyres_max_9",
         chat_template=ONEVISION,
     )
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
