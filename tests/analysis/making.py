@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mstar.analysis.asking import Ask
@@ -132,8 +132,9 @@ def judge(answer=scoring) -> Iterator[tuple[str, Script]]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            with suppress(BrokenPipeError, ConnectionResetError):  # who asked may have given up
+                self.end_headers()
+                self.wfile.write(data)
 
         def log_message(self, *arguments):
             """Tests read what was seen, not a log."""
