@@ -27,6 +27,7 @@ from mstar.stages.backends.modelcheck.patient import (
     chosen,
     require,
 )
+from mstar.stages.backends.recomputing import RecomputingDecoder
 from mstar.tasks import Sampling
 
 SEEDS = (11, 12)
@@ -73,6 +74,18 @@ class Recorder(Decoder):
         return tokens[done] if done < len(tokens) else self.family.eos[0]
 
 
+class RecomputingRecorder(Recorder, RecomputingDecoder):
+    """The same for a model that the sampler reads anew at each token."""
+
+
+def recorder(
+    patient: Patient, rows: int, script: Sequence[Sequence[int]] | None = None
+) -> Recorder:
+    """What decodes as the sampler does with this model."""
+    kind = Recorder if patient.family.shares_prefix else RecomputingRecorder
+    return kind(patient.model, patient.family, rows=rows, script=script)
+
+
 def never_drawn(model: Any, family: Family) -> tuple[int, ...]:
     """Banned tokens, and the embeddings that the tokenizer has no token for."""
     return (*family.banned, *range(family.vocabulary, len(model.get_input_embeddings().weight)))
@@ -93,10 +106,8 @@ def draw(patient: Patient) -> Drawn:
     logprobs: list[tuple[float, ...]] = []
     with _decoding(patient.model):
         for rows, sampling in ((greedy, GREEDY), (sampled, SAMPLED)):
-            recorder = Recorder(patient.model, patient.family, rows=len(rows))
-            for row, kept in zip(
-                recorder.decode(rows, sampling, _quiet), recorder.kept, strict=True
-            ):
+            decoder = recorder(patient, len(rows))
+            for row, kept in zip(decoder.decode(rows, sampling, _quiet), decoder.kept, strict=True):
                 tokens.append(row)
                 logprobs.append(tuple(kept[: len(row)]))
     return Drawn(
@@ -143,10 +154,10 @@ def rounding(patient: Patient) -> str:
     patient.model.to(patient.sampling_dtype)
     free_memory()
     rows = [Row(prompt=code, prefix=(), seed=0) for code in patient.drawn.codes]
-    recorder = Recorder(patient.model, patient.family, rows=len(rows), script=patient.drawn.tokens)
+    decoder = recorder(patient, len(rows), script=patient.drawn.tokens)
     with _decoding(patient.model):
-        recorder.decode(rows, GREEDY, _quiet)
-    pairs = zip(recorder.kept, patient.drawn.tokens, strict=True)
+        decoder.decode(rows, GREEDY, _quiet)
+    pairs = zip(decoder.kept, patient.drawn.tokens, strict=True)
     rounded = [torch.tensor(kept[: len(row)]) for kept, row in pairs]
     gap = Gap.between(rounded, exact)
     name = str(patient.sampling_dtype).removeprefix("torch.")
