@@ -10,7 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mstar.benchmarks.answers import Answers, digest, fingerprint
+from mstar.benchmarks.answers import (
+    Answers,
+    digest,
+    file_digests,
+    fingerprint,
+    weights_digest,
+)
 from mstar.benchmarks.judge import Judge, Tell
 from mstar.benchmarks.official import summary_text
 from mstar.benchmarks.records import Asked, Benchmark, Item, Scores, Verdict
@@ -59,18 +65,28 @@ def evaluate_benchmarks(
     of another model or prompt), ``StorageError``.
     """
     scores: dict[str, Scores] = {}
+    read: dict[str, str] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _Model(model, execution, asking.max_new_tokens, sampler) as policy:
             for parts in _by_base(sources):
-                items, texts = _answered(parts, out, policy, asking, tell)
                 base = parts[0].benchmark
+                read[base.base] = digest(parts[0].files)
+                items, texts = _answered(parts, read[base.base], out, policy, asking, tell)
                 verdicts = judge_responses(base, items, texts, judge, tell)
                 _write_verdicts(out / f"{base.base}.verdicts.jsonl", verdicts)
                 for part in parts:
                     scores[part.benchmark.name] = score(part.benchmark, items, verdicts)
         ordered = [scores[source.benchmark.name] for source in sources]
-        write_scores(out, [source.benchmark for source in sources], ordered)
+        asked = {
+            "weights": policy.weights,
+            "model": policy.identity,
+            "prompt": asking.prompt and asking.prompt.model_dump(),
+            "max_new_tokens": asking.max_new_tokens,
+            "limit": asking.limit,
+            "files": read,
+        }
+        write_scores(out, [source.benchmark for source in sources], ordered, asked)
     except OSError as error:
         raise StorageError(
             f"writing to {out} failed: {error}; free space, or name another folder"
@@ -78,12 +94,20 @@ def evaluate_benchmarks(
     return ordered
 
 
-def write_scores(out: Path, benchmarks: Sequence[Benchmark], scores: Sequence[Scores]) -> None:
-    """Write ``scores.json``, the table ``scores.txt``, and a text for each benchmark as its official tool prints it."""
+def write_scores(
+    out: Path,
+    benchmarks: Sequence[Benchmark],
+    scores: Sequence[Scores],
+    asked: Mapping[str, Any],
+) -> None:
+    """Write ``scores.json``, the table ``scores.txt``, and a text for each benchmark as its official tool prints it.
+
+    ``asked`` is what was asked of which model: scores alone would pass for anybody's.
+    """
     for benchmark, found in zip(benchmarks, scores, strict=True):
         (out / f"{benchmark.name}.txt").write_text(benchmark.show(found) + "\n", encoding="utf-8")
     (out / "scores.txt").write_text(summary_text(benchmarks, scores) + "\n", encoding="utf-8")
-    body = {"scores": [found.as_json() for found in scores]}
+    body = {"asked": asked, "scores": [found.as_json() for found in scores]}
     (out / "scores.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -100,7 +124,8 @@ class _Model:
         self._sampler: Sampler | None = None
 
     def __enter__(self) -> Self:
-        self.identity = fingerprint(self.folder)
+        files = file_digests(self.folder)
+        self.identity, self.weights = fingerprint(files), weights_digest(files)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,13 +154,13 @@ def _by_base(sources: Sequence[Source]) -> list[list[Source]]:
 
 
 def _answered(
-    parts: Sequence[Source], out: Path, model: _Model, asking: Asking, tell: Tell
+    parts: Sequence[Source], read: str, out: Path, model: _Model, asking: Asking, tell: Tell
 ) -> tuple[list[Item], dict[str, str]]:
-    """All questions of some parts of one set, and the model's responses to them by id."""
+    """All questions of some parts of one set, whose files' digest is ``read``, and the responses to them by id."""
     base, files = parts[0].benchmark.base, parts[0].files
     identity = {
         "benchmark": base,
-        "files": digest(files),
+        "files": read,
         "model": model.identity,
         "prompt": asking.prompt.model_dump() if asking.prompt else None,
         "max_new_tokens": asking.max_new_tokens,
