@@ -103,7 +103,12 @@ def evaluate(
     sources = locate(find_benchmarks(names), data, _files(file or []))
     model_type(model)
     folder = out or Path(f"eval-{model.resolve().name}")
-    asking = Asking(max_new_tokens=max_new_tokens, prompt=_prompt(prompt), limit=limit)
+    asking = Asking(
+        max_new_tokens=max_new_tokens,
+        prompt=_prompt(prompt),
+        limit=limit,
+        pixels_by="--max-pixels",
+    )
     execution = Execution(
         engine=engine.value,
         device=device.value,

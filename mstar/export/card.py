@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from mstar import __version__
+from mstar.benchmarks.registry import published, said_of
 from mstar.config import HOW, RunSpec
-from mstar.export.lineage import Benchmark, Provenance, Score, describe_step, seed_of
+from mstar.export.lineage import Provenance, Score, describe_step, seed_of
 from mstar.report.views import Share, describe
 from mstar.storage.manifest import Part
 from mstar.tasks import TrainTask
@@ -49,7 +50,7 @@ def body(
                 "prompt": each.prompt,
                 "source": each.source,
                 "by_judge": each.by_judge,
-                "published": each.published or None,
+                "published": published(each.name),
                 **asdict(each.share),
             }
             for each in what.benchmarks
@@ -100,8 +101,8 @@ def _index(what: Provenance) -> Iterator[dict[str, Any]]:
             yield _measured(dataset, score.found.greedy, "greedy accuracy in %")
     for each in what.benchmarks:
         name = f"greedy accuracy in %, {PROMPTS[each.prompt]} prompt"
-        if each.published not in {0, each.share.n}:
-            name += f", {_questions(each)} questions"
+        if published(each.name) not in {None, each.share.n}:
+            name += f", {said_of(each.name, each.share.n)} questions"
         yield _measured({"type": each.name, "name": each.title}, each.share, name)
 
 
@@ -215,19 +216,19 @@ def _score_tables(what: Provenance) -> Iterator[str]:
         yield from _table(
             ("benchmark", "prompt", "accuracy", "questions", "from"),
             [
-                (each.title, PROMPTS[each.prompt], _shown(each.share), _questions(each), f"`{each.source}`")
+                (
+                    each.title,
+                    PROMPTS[each.prompt],
+                    _shown(each.share),
+                    said_of(each.name, each.share.n),
+                    f"`{each.source}`",
+                )
                 for each in what.benchmarks
             ],
-        )  # fmt: skip
+        )
     if judged:
         yield f"Of the benchmarks' answers a language model read {judged}, in which the rules found none."
         yield ""
-
-
-def _questions(benchmark: Benchmark) -> str:
-    """How many were asked, and of how many where that is not all."""
-    asked, published = benchmark.share.n, benchmark.published
-    return f"{asked:,} of {published:,}" if published not in {0, asked} else f"{asked:,}"
 
 
 def _ends(values: Mapping[int, float]) -> list[tuple[int, float]]:

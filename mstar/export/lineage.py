@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mstar.benchmarks.answers import weights_digest
-from mstar.benchmarks.registry import BENCHMARKS
 from mstar.core.metrics import wilson_interval
 from mstar.errors import ConflictError, DataError, NotFound
 from mstar.export.choosing import Made
@@ -45,12 +44,6 @@ class Benchmark:
     prompt: str
     source: str
     by_judge: int = 0
-
-    @property
-    def published(self) -> int:
-        """How many questions it has as published; 0 where its file decides."""
-        known = BENCHMARKS.get(self.name)
-        return known.questions if known else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from mstar.benchmarks.records import Asked, Benchmark, Item, Scores, Verdict
 from mstar.benchmarks.registry import Source
 from mstar.benchmarks.scoring import judge_responses, score
 from mstar.core.records import Query
-from mstar.data.images import decode_image
+from mstar.data.images import check_image
 from mstar.errors import DataError, StorageError
 from mstar.execution import Execution
 from mstar.stages.engines import open_sampler
@@ -39,11 +39,15 @@ OpenSampler = Callable[[Path, Execution], Sampler]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """How questions are asked. ``prompt`` None: as the official tools do; ``limit``: the first so many of each set."""
+    """How questions are asked. ``prompt`` None: as the official tools do; ``limit``: the first so many of each set.
+
+    ``pixels_by`` is what a person raises where an image is too large.
+    """
 
     max_new_tokens: int = 1024
     prompt: Prompt | None = None
     limit: int | None = None
+    pixels_by: str = "execution.max_pixels"
 
 
 def evaluate_benchmarks(
@@ -169,8 +173,8 @@ def _answered(
     done = 0
     with Answers(out / f"{base}.answers.jsonl", identity) as answers:
         for chunk in batches(_wanted(parts, asking.limit), AT_ONCE[model.execution.engine]):
-            items += [asked.item for asked in chunk]
-            missing = [asked for asked in chunk if asked.item.id not in answers.texts]
+            items += [asked.item for _, asked in chunk]
+            missing = [pair for pair in chunk if pair[1].item.id not in answers.texts]
             done += len(chunk) - len(missing)
 
             def progress(count: int) -> None:
@@ -179,18 +183,19 @@ def _answered(
                 tell(done, 0, f"answers, {base}")
 
             if missing:
-                prompts = [_prompted(asked, asking.prompt) for asked in missing]
+                most = model.execution.max_pixels
+                prompts = [_prompted(base, file, asked, asking, most) for file, asked in missing]
                 answers.add(model.answer(prompts, progress))
     if not items:
         raise DataError(f"{', '.join(map(str, files))}: no questions of {base} are in there")
     return items, answers.texts
 
 
-def _wanted(parts: Sequence[Source], limit: int | None) -> Iterator[Asked]:
-    """Questions that any of the parts has, with all rotations of the first ``limit`` of them."""
+def _wanted(parts: Sequence[Source], limit: int | None) -> Iterator[tuple[Path, Asked]]:
+    """Questions that any of the parts has, with all rotations of the first ``limit`` of them, and their files."""
     seen: set[str] = set()
     groups: set[str] = set()
-    for asked in _read(parts[0]):
+    for file, asked in _read(parts[0]):
         item = asked.item
         if item.id in seen:
             raise DataError(f"{parts[0].benchmark.base}: the question {item.id} is there twice")
@@ -200,23 +205,26 @@ def _wanted(parts: Sequence[Source], limit: int | None) -> Iterator[Asked]:
         group = item.group or item.id
         if limit is None or group in groups or len(groups) < limit:
             groups.add(group)
-            yield asked
+            yield file, asked
 
 
-def _read(source: Source) -> Iterable[Asked]:
+def _read(source: Source) -> Iterable[tuple[Path, Asked]]:
     for file in source.files:
-        yield from source.benchmark.read(file)
+        for asked in source.benchmark.read(file):
+            yield file, asked
 
 
-def _prompted(asked: Asked, prompt: Prompt | None) -> Prompted:
+def _prompted(base: str, file: Path, asked: Asked, asking: Asking, max_pixels: int) -> Prompted:
     item = asked.item
     text = item.prompt
-    if prompt:
+    if asking.prompt:
         query = Query(id=item.id, question=item.question, options=item.options, answer="")
-        text = user_turn(prompt, query)
-    return Prompted(
-        query_id=item.id, text=text, image=decode_image(asked.image, item.id), seeds=(0,)
-    )
+        text = user_turn(asking.prompt, query)
+    try:
+        image = check_image(asked.image, item.id, max_pixels, asking.pixels_by)
+    except DataError as error:
+        raise DataError(f"{base}, {file}: {error}") from None
+    return Prompted(query_id=item.id, text=text, image=image, seeds=(0,))
 
 
 def _write_verdicts(path: Path, verdicts: Mapping[str, Verdict]) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mstar.benchmarks.registry import find_benchmarks, locate
-from mstar.controller.benchmarks import check_benchmarks, stored_files
+from mstar.controller.benchmarks import benchmark_sources, check_benchmarks, stored_files
 from mstar.demo.specs import base_folder
 from mstar.errors import DataError
 from mstar.execution import Execution
@@ -15,6 +15,7 @@ from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part
 from mstar.tasks import BenchmarkTask, Prompt, Ref
 from tests.benchmarks.making import MATHVISTA, mathvista_row, write_all, write_parquet
+from tests.report.making import make_spec
 
 PAPER = ("mathvista", "m3cot", "mmstar-r", "mmbench-r", "ai2d")
 
@@ -36,8 +37,24 @@ def test_questions_are_counted_by_benchmark_before_a_run_begins(tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_named_before_a_run_begins(tmp_path):
     broken = mathvista_row("7", decoded_image={"bytes": b"no picture", "path": "7.png"})
-    with pytest.raises(DataError, match=r"cannot be used:\n  mathvista .*7"):
+    with pytest.raises(
+        DataError, match=r"cannot be used:\n  mathvista, .*testmini\.parquet: query 7"
+    ):
         check_benchmarks(mathvista(tmp_path, mathvista_row("6"), broken))
+
+
+def test_an_image_that_the_last_step_would_refuse_is_named_before_a_run_begins(tmp_path):
+    found = mathvista(tmp_path, mathvista_row("6"))
+    assert check_benchmarks(found, max_pixels=16 * 16) == {"mathvista": 1}
+    with pytest.raises(DataError, match=r"query 6: .*= 256 pixels; .*raise execution\.max_pixels"):
+        check_benchmarks(found, max_pixels=16 * 16 - 1)
+
+
+def test_a_run_whose_benchmarks_are_missing_is_told_what_to_do_in_its_spec(tmp_path):
+    spec = make_spec(evaluation={"benchmarks": {"path": str(tmp_path), "names": ["mathvista"]}})
+    with pytest.raises(DataError, match=r"evaluation\.benchmarks\.path") as caught:
+        benchmark_sources(spec)
+    assert "--file" not in str(caught.value)
 
 
 def test_a_question_that_is_there_twice_and_a_benchmark_without_questions_are_named(tmp_path):
