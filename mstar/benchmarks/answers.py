@@ -77,6 +77,12 @@ class Answers:
         return whole
 
 
+def tokens_in(path: Path) -> int:
+    """Tokens of all the responses in a file of answers."""
+    with path.open("rb") as lines:
+        return sum(int(json.loads(line).get("tokens", 0)) for line in lines)
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """The sha256 of every file of a folder, by its name there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

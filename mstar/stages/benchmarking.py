@@ -90,7 +90,7 @@ def evaluate_benchmarks(
             "limit": asking.limit,
             "files": read,
         }
-        write_scores(out, [source.benchmark for source in sources], ordered, asked)
+        write_scores(out, [source.benchmark for source in sources], ordered, asked, judge)
     except OSError as error:
         raise StorageError(
             f"writing to {out} failed: {error}; free space, or name another folder"
@@ -103,15 +103,18 @@ def write_scores(
     benchmarks: Sequence[Benchmark],
     scores: Sequence[Scores],
     asked: Mapping[str, Any],
+    judge: Judge | None = None,
 ) -> None:
     """Write ``scores.json``, the table ``scores.txt``, and a text for each benchmark as its official tool prints it.
 
-    ``asked`` is what was asked of which model: scores alone would pass for anybody's.
+    ``asked`` is what was asked of which model: scores alone would pass for anybody's. Of a ``judge`` stands there how
+    often it failed.
     """
     for benchmark, found in zip(benchmarks, scores, strict=True):
         (out / f"{benchmark.name}.txt").write_text(benchmark.show(found) + "\n", encoding="utf-8")
     (out / "scores.txt").write_text(summary_text(benchmarks, scores) + "\n", encoding="utf-8")
-    body = {"asked": asked, "scores": [found.as_json() for found in scores]}
+    said = judge.as_json() if judge else None
+    body = {"asked": asked, "judge": said, "scores": [found.as_json() for found in scores]}
     (out / "scores.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -1,8 +1,10 @@
 """Benchmarks as a run's last step: looked at before anything runs, stored with the run, asked by the evaluator."""
 
 import json
+import re
 
 import pytest
+from mstarctl.show import summary
 
 from mstar.benchmarks.registry import find_benchmarks, locate
 from mstar.controller.benchmarks import benchmark_sources, check_benchmarks, stored_files
@@ -82,6 +84,8 @@ def test_a_step_scores_a_committed_policy_on_the_papers_five(tmp_path):
     manifest = run_request(request, lambda *said: told.append(said), scratch=tmp_path)
     assert [score["benchmark"] for score in manifest.results["scores"]] == list(PAPER)
     assert told
+    assert manifest.results["tokens"] > len(PAPER), "what it cost is part of a report's total"
+    assert re.match(r"mathvista \d+\.\d%, m3cot \d+\.\d%, mmstar-r ", summary(manifest.results))
     names = {part.name for part in manifest.parts}
     assert {"mathvista.answers.jsonl", "mmbench.verdicts.jsonl", "mmbench-r.txt"} <= names
     path = open_part(store, manifest.part("mathvista.answers.jsonl"), tmp_path)
