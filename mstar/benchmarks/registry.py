@@ -73,8 +73,8 @@ def locate(
     """Each benchmark with its files: those ``given`` by name, else its published names below ``folder``.
 
     A name that several data sets use (``test-*.parquet``) counts only in a folder that is called like the benchmark.
-    All that is missing is told in one ``DataError``, with the caller's ``advice``; so is what lies there twice, and a
-    set of which a part is missing (``testmini-00000-of-00002-*.parquet`` alone).
+    All that is missing is told in one ``DataError``, with the caller's ``advice``. What lies there twice is one too,
+    and a set of which a part is missing (``testmini-00000-of-00002-*.parquet`` alone).
     """
     for name in given:
         if name not in BENCHMARKS:
@@ -86,7 +86,9 @@ def locate(
         places = list(dict.fromkeys(file.parent for file in files))
         if len(places) > 1:
             several = " and ".join(str(next(f for f in files if f.parent == p)) for p in places)
-            raise DataError(f"{benchmark.name} is there more than once: {several}; keep one, or {advice}")  # fmt: skip
+            raise DataError(
+                f"{benchmark.name} is there more than once below {folder}: {several}; keep one of them there"
+            )
         if missing := lacking(file.name for file in files):
             raise DataError(
                 f"{benchmark.name} is not whole: {files[0].parent} lacks {missing}; put that beside {files[0].name}"
