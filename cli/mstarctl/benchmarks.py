@@ -103,7 +103,12 @@ def evaluate(
     sources = locate(find_benchmarks(names), data, _files(file or []))
     model_type(model)
     folder = out or Path(f"eval-{model.resolve().name}")
-    asking = Asking(max_new_tokens=max_new_tokens, prompt=_prompt(prompt), limit=limit)
+    asking = Asking(
+        max_new_tokens=max_new_tokens,
+        prompt=_prompt(prompt),
+        limit=limit,
+        pixels_by="--max-pixels",
+    )
     execution = Execution(
         engine=engine.value,
         device=device.value,
@@ -113,6 +118,7 @@ def evaluate(
         remote_code=remote_code,
     )
     endpoint = endpoint_of(judge, judge_model, judge_key_env)
+    reader = _judge(endpoint, folder) if endpoint else None
     try:
         with show.bar(model.name or str(model), as_json=as_json) as tell:
             scores = evaluate_benchmarks(
@@ -122,7 +128,7 @@ def evaluate(
                 asking=asking,
                 execution=execution,
                 tell=tell,
-                judge=_judge(endpoint, folder) if endpoint else None,
+                judge=reader,
             )
     except KeyboardInterrupt:
         typer.echo(
@@ -130,11 +136,17 @@ def evaluate(
         )
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        typer.echo(json.dumps({"out": str(folder), "scores": [s.as_json() for s in scores]}))
+        body = {"out": str(folder), "judge": reader.as_json() if reader else None}
+        typer.echo(json.dumps(body | {"scores": [found.as_json() for found in scores]}))
         return
     for source, found in zip(sources, scores, strict=True):
         typer.echo(f"{found.title}\n{source.benchmark.show(found)}\n")
     typer.echo(summary_text([source.benchmark for source in sources], scores))
+    if reader and reader.failed:
+        typer.echo(
+            f"the judge failed at {reader.failed} of {reader.asked} ({reader.why}); the fallback read those, and the "
+            "same command asks the judge again"
+        )
     typer.echo(f"wrote {folder / 'scores.json'}")
 
 
@@ -176,15 +188,16 @@ def _judge(endpoint: "Endpoint", folder: Path) -> "Judge":
     return Judge(partial(_reply, endpoint), identity, folder / "judge.jsonl")
 
 
-def _reply(endpoint: "Endpoint", prompt: str) -> str | None:
-    """One reply, or None when the endpoint failed at this one; an endpoint that refuses ends the command."""
+def _reply(endpoint: "Endpoint", prompt: str) -> str:
+    """One reply; ``NoReply`` when the endpoint failed at this one. An endpoint that refuses ends the command."""
     from mstar.analysis.endpoint import JudgeFailed, JudgeRefused
+    from mstar.benchmarks.judge import NoReply
 
     try:
         request = endpoint.request([{"role": "user", "content": prompt}])
         return endpoint.reply(request, lambda text: bool(text.strip()))
-    except JudgeFailed:
-        return None
+    except JudgeFailed as error:
+        raise NoReply(str(error)) from None
     except JudgeRefused as error:
         raise SpecError(
             f"the judge {endpoint.model} at {endpoint.url}: {error}; without --judge the rules alone decide"

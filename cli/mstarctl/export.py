@@ -40,12 +40,15 @@ def export(
     from mstarctl import show, work
 
     as_json = output is Output.JSON
-    found = read_benchmarks(_read(scores), str(scores)) if scores else []
+    body = _read(scores) if scores else None
     if license_ is not None and not license_.strip():
         raise SpecError("--license is empty; give a license's name, or leave it out")
     opened = work.existing_store(store)
     run, steps = made_steps(opened, name)
-    what = trace(run, steps, choose(name, steps, step, prm=prm), found)
+    made = choose(name, steps, step, prm=prm)
+    query = run.spec.prompts.query
+    found = read_benchmarks(body, str(scores), made, query) if scores else []
+    what = trace(run, steps, made, found)
     checked = importlib.util.find_spec("transformers") is not None
     try:
         with show.bar(f"exporting {what.checkpoint.name}", as_json=as_json) as tell:

@@ -191,6 +191,8 @@ def _progress() -> Progress:
 
 def summary(results: Mapping[str, Any]) -> str:
     """The few numbers of a step's results that say how it went."""
+    if scores := results.get("scores"):
+        return ", ".join(f"{score['benchmark']} {score['accuracy']:.1%}" for score in scores)
     if greedy := results.get("greedy"):
         text = f"greedy {greedy['accuracy']:.1%} of {results['queries']}"
         return text + "".join(f", {_sampled(point)}" for point in results["sampled"][:1])

@@ -77,12 +77,28 @@ class Answers:
         return whole
 
 
-def fingerprint(folder: Path) -> str:
+def tokens_in(path: Path) -> int:
+    """Tokens of all the responses in a file of answers."""
+    with path.open("rb") as lines:
+        return sum(int(json.loads(line).get("tokens", 0)) for line in lines)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of a folder, by its name there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): digest([file]) for file in files}
+
+
+def fingerprint(files: Mapping[str, str]) -> str:
     """What tells one model folder from another: each file's name and every byte; two policies may differ in few."""
-    found = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.update(f"{file.relative_to(folder).as_posix()}\n{digest([file])}\n".encode())
-    return found.hexdigest()
+    text = "".join(f"{name}\n{content}\n" for name, content in files.items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_digest(files: Mapping[str, str]) -> str | None:
+    """The fingerprint of the ``*.safetensors`` alone, None without any: a copy with another card has the same."""
+    weights = {name: files[name] for name in sorted(files) if name.endswith(".safetensors")}
+    return fingerprint(weights) if weights else None
 
 
 def digest(files: Sequence[Path]) -> str:

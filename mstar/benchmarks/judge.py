@@ -8,26 +8,37 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 AT_ONCE = 4
 GIVE_UP = 8
 """Failures in a row after which no more is asked."""
 
-Reply = Callable[[str], str | None]
-"""The model's reply to a prompt, or None when there is none to be had; called from several threads."""
+Reply = Callable[[str], str]
+"""The model's reply to a prompt; raises ``NoReply`` when there is none to be had. Called from several threads."""
 
 Tell = Callable[[int, int, str], None]
 """Called with what is done, of how many, and of what."""
 
 
+class NoReply(Exception):
+    """Why the model did not reply to a prompt; it may to another."""
+
+
 class Judge:
-    """``reply`` asks the model that ``identity`` names (address and model); ``memory`` is the file of its replies."""
+    """``reply`` asks the model that ``identity`` names (address and model); ``memory`` is the file of its replies.
+
+    ``asked`` counts what it was to read so far, ``failed`` that of it to which there is no reply, and ``why`` is the
+    first reason, None where it never failed.
+    """
 
     def __init__(self, reply: Reply, identity: str, memory: Path) -> None:
         self._reply = reply
         self._identity = identity
         self._memory = memory
         self._known = dict(_remembered(memory))
+        self.asked = self.failed = 0
+        self.why: str | None = None
 
     def replies(self, prompts: Sequence[str], tell: Tell) -> list[str | None]:
         """One reply a prompt, in order; None where it failed, and for all after too many failures in a row."""
@@ -42,12 +53,26 @@ class Judge:
                     break
                 some = to_ask[start : start + AT_ONCE]
                 for (name, _), reply in zip(
-                    some, pool.map(self._reply, [prompt for _, prompt in some]), strict=True
+                    some, pool.map(self._try, [prompt for _, prompt in some]), strict=True
                 ):
                     failures = failures + 1 if reply is None else 0
                     if reply is not None:
                         self._remember(name, reply)
-        return [self._known.get(name) for name in names]
+        found = [self._known.get(name) for name in names]
+        self.asked += len(found)
+        self.failed += found.count(None)
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """How it went, for programs."""
+        return {"asked": self.asked, "failed": self.failed, "reason": self.why}
+
+    def _try(self, prompt: str) -> str | None:
+        try:
+            return self._reply(prompt)
+        except NoReply as error:
+            self.why = self.why or str(error)
+            return None
 
     def _name(self, prompt: str) -> str:
         return hashlib.sha256(f"{self._identity}\n{prompt}".encode()).hexdigest()

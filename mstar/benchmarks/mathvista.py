@@ -175,6 +175,11 @@ def _item(row: Row, owner: str) -> Item:
             f"{owner}: question_type {row['question_type']!r} and answer_type {kind!r} with {len(choices)} choices; "
             f"expected multi_choice with choices, or free_form with one of {', '.join(TYPES[1:])}"
         )
+    answer = str(row["answer"])
+    if wrong := _unusable(answer, kind, choices):
+        raise DataError(
+            f"{owner}: answer {answer!r} is {wrong}; is it a test file whose answers are kept secret?"
+        )
     metadata = row["metadata"] or {}
     lacking = [name for name in METADATA if name not in metadata]
     if lacking:
@@ -187,12 +192,26 @@ def _item(row: Row, owner: str) -> Item:
         id=str(row["pid"]),
         prompt=row.get("query") or build_prompt(row),
         question=_question(row),
-        answer=str(row["answer"]),
+        answer=answer,
         options=choices,
         kind=kind,
         precision=None if precision is None else int(precision),
         facets=facets,
     )
+
+
+def _unusable(answer: str, kind: str, choices: Sequence[str]) -> str | None:
+    """Why no response could be right; all 1,000 published answers are fine."""
+    if choices:
+        return None if answer in choices else f"none of the {len(choices)} choices"
+    try:
+        if kind == "integer":
+            int(answer)
+        elif kind == "float":
+            float(answer)
+    except ValueError:
+        return f"no {kind}"
+    return None
 
 
 def _question(row: Row) -> str:

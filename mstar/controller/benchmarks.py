@@ -5,20 +5,26 @@ from pathlib import Path
 
 from mstar.benchmarks.registry import Source, find_benchmarks, locate
 from mstar.config import RunSpec
-from mstar.data.images import decode_image
+from mstar.data.images import check_image
 from mstar.errors import DataError
 
 SHOWN = 5
+ADVICE = "put them there, or name their folder in evaluation.benchmarks.path (leave out of names what is not to be had)"
 
 
 def benchmark_sources(spec: RunSpec) -> tuple[Source, ...]:
     """The benchmarks of a spec with their files; none when it asks for none. ``SpecError``, ``DataError``."""
     asked = spec.evaluation.benchmarks
-    return locate(find_benchmarks(asked.names), Path(asked.path), {}) if asked else ()
+    if asked is None:
+        return ()
+    return locate(find_benchmarks(asked.names), Path(asked.path), {}, ADVICE)
 
 
-def check_benchmarks(sources: Sequence[Source]) -> dict[str, int]:
-    """Questions by benchmark; reads every row and decodes every image. ``DataError`` names the first few problems."""
+def check_benchmarks(sources: Sequence[Source], *, max_pixels: int | None = None) -> dict[str, int]:
+    """Questions by benchmark; reads every row and decodes every image. ``DataError`` names the first few problems.
+
+    An image above ``max_pixels`` is one of them: the last step would refuse it.
+    """
     problems: list[str] = []
     counts: dict[str, int] = {}
     for parts in by_files(sources).values():
@@ -36,10 +42,10 @@ def check_benchmarks(sources: Sequence[Source]) -> dict[str, int]:
                 seen.add(asked.item.id)
                 if wanted and asked.image != fine:  # rotations of a question share their image
                     try:
-                        decode_image(asked.image, asked.item.id)
+                        check_image(asked.image, asked.item.id, max_pixels)
                         fine = asked.image
                     except DataError as error:
-                        problems.append(f"{benchmarks[0].base} {error}")
+                        problems.append(f"{benchmarks[0].base}, {file}: {error}")
         problems += [
             f"{name}: no question of it is in {', '.join(map(str, parts[0].files))}"
             for name, count in found.items()

@@ -59,7 +59,7 @@ def check_inputs(spec: RunSpec) -> dict[str, int]:
     _check_models(spec)
     counts = check_splits(_splits(spec), max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
-    check_benchmarks(benchmark_sources(spec))
+    check_benchmarks(benchmark_sources(spec), max_pixels=spec.execution.max_pixels)
     return counts
 
 
@@ -84,7 +84,7 @@ def store_inputs(store: Store, spec: RunSpec) -> Inputs:
     counts = check_splits(splits, max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
     public = benchmark_sources(spec)
-    check_benchmarks(public)
+    check_benchmarks(public, max_pixels=spec.execution.max_pixels)
     # A data set of its own: the labeled one keeps its digest, and with it every step that runs without this share.
     apart = spec.evolve.unlabeled.split if spec.evolve.unlabeled else None
     data = _committed(store, [split for split in splits if split.name != apart], counts)

@@ -139,12 +139,24 @@ def _low(channel: Image.Image) -> float:
     return low
 
 
-def over_limit(query_id: str, size: tuple[int, int], most: int) -> str:
+def check_image(
+    data: bytes, owner: str, most: int | None, option: str = "execution.max_pixels"
+) -> Image.Image:
+    """``decode_image``, and a ``DataError`` also for a picture of more than ``most`` pixels; ``option`` raises them."""
+    picture = decode_image(data, owner)
+    if most is not None and picture.width * picture.height > most:
+        raise DataError(over_limit(owner, picture.size, most, option))
+    return picture
+
+
+def over_limit(
+    query_id: str, size: tuple[int, int], most: int, option: str = "execution.max_pixels"
+) -> str:
     """What is told of an image above ``execution.max_pixels``, by the check of a data set and by a run."""
     width, height = size
     return (
         f"query {query_id}: the image has {width} x {height} = {width * height} pixels; at most {most} are taken. "
-        "Shrink the image, or raise execution.max_pixels."
+        f"Shrink the image, or raise {option}."
     )
 
 

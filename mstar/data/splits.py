@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mstar.core.records import Query
 from mstar.errors import DataError
+from mstar.shards import lacking, shard_of
 
 REQUIRED = ("id", "image", "question", "answer")
 OPTIONAL = ("options",)
@@ -76,14 +77,29 @@ class Split:
 
 
 def find_split(folder: Path, name: str) -> Split:
-    """The split ``name`` in a data folder: ``name.parquet``, or ``name-*.parquet`` in sorted order."""
+    """The split ``name`` in a data folder: ``name.parquet``, or ``name-*.parquet`` in sorted order.
+
+    ``DataError`` when there is none, both, or a part of it (``name-00000-of-00002.parquet`` alone).
+    """
     if not folder.is_dir():
         raise DataError(f"no data folder at {folder}; data.path must hold {name}.parquet")
     single = folder / f"{name}.parquet"
-    files = (single,) if single.exists() else tuple(sorted(folder.glob(f"{name}-*.parquet")))
+    shards = tuple(sorted(folder.glob(f"{name}-*.parquet")))
+    files = (single,) if single.exists() else shards
     if not files:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(f"{folder}: expected {name}.parquet or {name}-*.parquet, found {found}")
+    parts = [path.name for path in shards if shard_of(path.name) == name]
+    if parts and single.exists():
+        raise DataError(
+            f"{folder}: both {single.name} and {parts[0]} are there; which of them is the split {name}? "
+            "Keep one of the two in the folder"
+        )
+    if gone := lacking(parts):
+        raise DataError(
+            f"{folder}: split {name} is not whole, it lacks {gone}; put that there, or rename the rest if it is "
+            "meant to be all"
+        )
     for file in files:
         names = parquet(file).schema_arrow.names
         if missing := [column for column in REQUIRED if column not in names]:

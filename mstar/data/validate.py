@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from mstar.core.answers import unusable_answer
-from mstar.data.images import decode_image, over_limit
+from mstar.data.images import check_image
 from mstar.data.splits import Sample, Split
 from mstar.errors import DataError
 
@@ -67,9 +67,7 @@ def _problems(sample: Sample, split: str, seen: dict[str, str]) -> list[str]:
 
 def _bad_image(sample: Sample, split: str, max_pixels: int | None) -> str | None:
     try:
-        picture = decode_image(sample.image, sample.query.id)
+        check_image(sample.image, sample.query.id, max_pixels)
     except DataError as error:
         return f"{split} {error}"
-    if max_pixels is not None and picture.width * picture.height > max_pixels:
-        return f"{split} {over_limit(sample.query.id, picture.size, max_pixels)}"
     return None

@@ -5,13 +5,11 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from mstar.config import RunSpec
+from mstar.data.images import opened
 from mstar.data.splits import Split, find_split
 from mstar.errors import DataError, ModelError, SpecError
 from mstar.estimate.models import (
@@ -180,9 +178,9 @@ def _look(split: Split) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
         query = sample.query
         questions.append(len(query.question) + sum(len(option) + 5 for option in query.options))
         try:
-            with Image.open(BytesIO(sample.image)) as picture:
+            with opened(sample.image, query.id) as picture:
                 images.append(picture.size)
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except DataError:
             continue  # the run's own check names it
     return tuple(questions), tuple(images)
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mstar import __version__
+from mstar.benchmarks.registry import published, said_of
 from mstar.config import HOW, RunSpec
 from mstar.export.lineage import Provenance, Score, describe_step, seed_of
 from mstar.report.views import Share, describe
@@ -17,6 +18,8 @@ from mstar.tasks import TrainTask
 FORMAT = 1
 TASK = "image-text-to-text"
 PAPER = "arxiv:2412.17451"
+PROMPTS = {"run": "the run's", "official": "official", "other": "another"}
+"""Whose prompt asked a benchmark's questions, in words."""
 
 
 def body(
@@ -41,7 +44,15 @@ def body(
             for score in what.scores
         ],
         "benchmarks": [
-            {"name": each.name, "title": each.title, **asdict(each.share)}
+            {
+                "name": each.name,
+                "title": each.title,
+                "prompt": each.prompt,
+                "source": each.source,
+                "by_judge": each.by_judge,
+                "published": published(each.name),
+                **asdict(each.share),
+            }
             for each in what.benchmarks
         ],
         "lineage": [describe_step(step) for step in what.steps],
@@ -87,15 +98,18 @@ def _index(what: Provenance) -> Iterator[dict[str, Any]]:
             name = _name(data.path)
             dataset = {"type": name, "name": name, "split": score.split}
             dataset["revision"] = what.run.inputs.data.digest
-            yield _measured(dataset, score.found.greedy)
+            yield _measured(dataset, score.found.greedy, "greedy accuracy in %")
     for each in what.benchmarks:
-        yield _measured({"type": each.name, "name": each.title}, each.share)
+        name = f"greedy accuracy in %, {PROMPTS[each.prompt]} prompt"
+        if published(each.name) not in {None, each.share.n}:
+            name += f", {said_of(each.name, each.share.n)} questions"
+        yield _measured({"type": each.name, "name": each.title}, each.share, name)
 
 
-def _measured(dataset: dict[str, str], share: Share) -> dict[str, Any]:
+def _measured(dataset: dict[str, str], share: Share, name: str) -> dict[str, Any]:
     metric = {
         "type": "accuracy",
-        "name": "greedy accuracy in %",
+        "name": name,
         "value": round(100 * share.value, 2),
     }
     return {"task": {"type": TASK}, "dataset": dataset, "metrics": [metric]}
@@ -182,7 +196,9 @@ def _use(*, policy: bool) -> Iterator[str]:
 def _score_tables(what: Provenance) -> Iterator[str]:
     yield "## Scores"
     yield ""
-    yield "In %, with 95 % Wilson intervals over questions. Answers are checked by rules, without a language model."
+    judged = sum(each.by_judge for each in what.benchmarks)
+    rules = "Answers are checked by rules" + ("." if judged else ", without a language model.")
+    yield f"In %, with 95 % Wilson intervals over questions. {rules}"
     yield ""
     rows = []
     for score in what.scores:
@@ -198,9 +214,21 @@ def _score_tables(what: Provenance) -> Iterator[str]:
         yield from _table(("policy", "split", "greedy", "sampled", "questions"), rows)
     if what.benchmarks:
         yield from _table(
-            ("benchmark", "accuracy", "questions"),
-            [(each.title, _shown(each.share), str(each.share.n)) for each in what.benchmarks],
+            ("benchmark", "prompt", "accuracy", "questions", "from"),
+            [
+                (
+                    each.title,
+                    PROMPTS[each.prompt],
+                    _shown(each.share),
+                    said_of(each.name, each.share.n),
+                    f"`{each.source}`",
+                )
+                for each in what.benchmarks
+            ],
         )
+    if judged:
+        yield f"Of the benchmarks' answers a language model read {judged}, in which the rules found none."
+        yield ""
 
 
 def _ends(values: Mapping[int, float]) -> list[tuple[int, float]]:
@@ -229,6 +257,8 @@ def _recipe(spec: RunSpec) -> dict[str, Any]:
     """What decides the results, with the names of models and data and never a machine's folders."""
     recipe = spec.model_dump(mode="json", exclude=set(HOW) - {"name"})
     recipe["data"]["path"] = _name(spec.data.path)
+    if asked := recipe["evaluation"]["benchmarks"]:
+        asked["path"] = _name(asked["path"])
     for key in ("model", "teacher"):
         recipe[key] = recipe[key] and _name(recipe[key])
     return recipe

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mstar.benchmarks.answers import weights_digest
 from mstar.core.metrics import wilson_interval
-from mstar.errors import DataError, NotFound
+from mstar.errors import ConflictError, DataError, NotFound
 from mstar.export.choosing import Made
 from mstar.history import Run, load_history, load_run
 from mstar.report.collect import evaluation_of, read_task
@@ -14,6 +15,9 @@ from mstar.storage import keys
 from mstar.storage.reading import resolve
 from mstar.storage.store import Store
 from mstar.tasks import BenchmarkTask, EvaluateTask, Ref, task_inputs
+
+MODEL = "model/"
+"""What the names of a checkpoint's files begin with among its step's parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +32,18 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A public benchmark's overall accuracy, as ``mstarctl eval`` wrote it."""
+    """A public benchmark's overall accuracy.
+
+    ``prompt`` is how it was asked: as the run asks (``run``), as the official tools do (``official``), or ``other``.
+    ``source`` is the run's step or the command that asked; ``by_judge`` counts the answers that a language model read.
+    """
 
     name: str
     title: str
     share: Share
+    prompt: str
+    source: str
+    by_judge: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +99,39 @@ def trace(
     )
 
 
-def read_benchmarks(body: object, source: str) -> list[Benchmark]:
-    """The scores in a ``scores.json`` that ``mstarctl eval`` wrote; ``DataError`` when it is none."""
+def read_benchmarks(body: object, file: str, made: Made, query: str) -> list[Benchmark]:
+    """The scores of the checkpoint ``made`` in a ``scores.json`` that ``mstarctl eval`` wrote.
+
+    ``query`` is the run's own template. ``DataError`` when it is no such file, or does not say whose scores it holds;
+    ``ConflictError`` when they are another model's.
+    """
+    asked = body.get("asked") if isinstance(body, Mapping) else None
+    asked = asked if isinstance(asked, Mapping) else {}
+    prompt = asked.get("prompt")
+    how = "official"
+    if prompt is not None:
+        how = "run" if isinstance(prompt, Mapping) and prompt.get("template") == query else "other"
+    found = _read(body, file, prompt=how, source="mstarctl eval")
+    if not asked.get("weights"):
+        raise DataError(
+            f"{file} does not say which model its scores are of (asked.weights); run mstarctl eval again, which keeps "
+            "the answers that are there"
+        )
+    if asked["weights"] != weights_digest(model_files(made)):
+        raise ConflictError(
+            f"{file} holds scores of another model than {made.name}: the digests of their weights differ; run mstarctl "
+            "eval on this checkpoint (export it, then evaluate the folder)"
+        )
+    return found
+
+
+def model_files(made: Made) -> dict[str, str]:
+    """The sha256 of a checkpoint's files, by their names in a model folder."""
+    parts = made.manifest.parts
+    return {p.name.removeprefix(MODEL): p.sha256 for p in parts if p.name.startswith(MODEL)}
+
+
+def _read(body: object, file: str, *, prompt: str, source: str) -> list[Benchmark]:
     rows = body.get("scores") if isinstance(body, Mapping) else None
     found = []
     try:
@@ -97,13 +139,22 @@ def read_benchmarks(body: object, source: str) -> list[Benchmark]:
             correct, total = int(each["correct"]), int(each["total"])
             low, high = wilson_interval(correct, total)
             share = Share(value=correct / total, low=low, high=high, n=total)
-            found.append(Benchmark(name=str(each["benchmark"]), title=str(each["title"]), share=share))  # fmt: skip
+            found.append(
+                Benchmark(
+                    name=str(each["benchmark"]),
+                    title=str(each["title"]),
+                    share=share,
+                    prompt=prompt,
+                    source=source,
+                    by_judge=int(each.get("by_judge", 0)),
+                )
+            )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
-            f"{source} holds no scores ({type(error).__name__}: {error}); expected the scores.json of mstarctl eval"
+            f"{file} holds no scores ({type(error).__name__}: {error}); expected the scores.json of mstarctl eval"
         ) from None
     if not found:
-        raise DataError(f"{source} holds no scores; expected the scores.json of mstarctl eval")
+        raise DataError(f"{file} holds no scores; expected the scores.json of mstarctl eval")
     return found
 
 
@@ -113,7 +164,12 @@ def _own_benchmarks(steps: Sequence[Made], checkpoint: Made) -> list[Benchmark]:
         benchmark
         for step in steps
         if isinstance(step.task, BenchmarkTask) and step.task.model.id == checkpoint.entry.ref.id
-        for benchmark in read_benchmarks(step.results, step.name)
+        for benchmark in _read(
+            step.results,
+            step.name,
+            prompt="run" if step.task.prompt else "official",
+            source=step.name,
+        )
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mstar.errors import ConflictError, ModelError, StorageError
 from mstar.export.card import body, card, files_of
-from mstar.export.lineage import Provenance
+from mstar.export.lineage import MODEL, Provenance
 from mstar.storage.faults import explained
 from mstar.storage.local import flush, make_folder
 from mstar.storage.manifest import Manifest, Part
@@ -17,7 +17,6 @@ from mstar.storage.reading import fetch, resolve
 from mstar.storage.store import Store
 
 RECORD, CARD = "mstar.json", "README.md"
-MODEL = "model/"
 FROM_BASE = ("generation_config.json", "chat_template.jinja", "chat_template.json")
 """What a checkpoint that lacks it takes over from its base model; so is the code of a model that brings its own."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mstar.benchmarks.registry import said_of
 from mstar.core.metrics import wilson_interval
 from mstar.report.figures import Section, absent, table
 from mstar.report.markup import Child, Html, el, join
@@ -52,7 +53,7 @@ def _overall(columns: Sequence[Column], titles: Mapping[str, str]) -> Html:
     for name, title in titles.items():
         cells = [found.get(name) for _, found in columns]
         count = next(one["total"] for one in cells if one)
-        rows.append([title, whole(count), *map(_share, cells)])
+        rows.append([title, said_of(name, count), *map(_share, cells)])
     unread = sum(one["unread"] for _, found in columns for one in found.values())
     responses = sum(one["responses"] for _, found in columns for one in found.values())
     caption = (

@@ -12,12 +12,10 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from PIL import Image
-
 from mstar.core.records import Example, Finish, Query, Scored
 from mstar.core.seeds import derive_seed
 from mstar.core.steps import split_steps
-from mstar.data.images import decode_image
+from mstar.data.images import decode_image, opened
 from mstar.data.splits import Sample, Split, parquet
 from mstar.report.views import Iteration, RunView
 from mstar.storage.manifest import Manifest
@@ -158,9 +156,12 @@ def merge(
 
 
 def picture_of(sample: Sample) -> Picture:
-    """The image as a data URI: as it is when browsers show it and it is small, else drawn smaller."""
-    with Image.open(io.BytesIO(sample.image)) as opened:
-        form, (width, height) = opened.format, opened.size
+    """The image as a data URI: as it is when browsers show it and it is small, else drawn smaller.
+
+    ``DataError`` for one that cannot be read.
+    """
+    with opened(sample.image, f"query {sample.query.id}") as picture:
+        form, (width, height) = picture.format, picture.size
     data, kind = sample.image, (form or "").lower()
     if form not in BROWSER_FORMATS or len(data) > KEPT_BYTES:
         small = decode_image(sample.image, sample.query.id)

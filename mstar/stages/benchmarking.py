@@ -10,14 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mstar.benchmarks.answers import Answers, digest, fingerprint
+from mstar.benchmarks.answers import (
+    Answers,
+    digest,
+    file_digests,
+    fingerprint,
+    weights_digest,
+)
 from mstar.benchmarks.judge import Judge, Tell
 from mstar.benchmarks.official import summary_text
 from mstar.benchmarks.records import Asked, Benchmark, Item, Scores, Verdict
 from mstar.benchmarks.registry import Source
 from mstar.benchmarks.scoring import judge_responses, score
 from mstar.core.records import Query
-from mstar.data.images import decode_image
+from mstar.data.images import check_image
 from mstar.errors import DataError, StorageError
 from mstar.execution import Execution
 from mstar.stages.engines import open_sampler
@@ -33,11 +39,15 @@ OpenSampler = Callable[[Path, Execution], Sampler]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """How questions are asked. ``prompt`` None: as the official tools do; ``limit``: the first so many of each set."""
+    """How questions are asked. ``prompt`` None: as the official tools do; ``limit``: the first so many of each set.
+
+    ``pixels_by`` is what a person raises where an image is too large.
+    """
 
     max_new_tokens: int = 1024
     prompt: Prompt | None = None
     limit: int | None = None
+    pixels_by: str = "execution.max_pixels"
 
 
 def evaluate_benchmarks(
@@ -59,18 +69,28 @@ def evaluate_benchmarks(
     of another model or prompt), ``StorageError``.
     """
     scores: dict[str, Scores] = {}
+    read: dict[str, str] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _Model(model, execution, asking.max_new_tokens, sampler) as policy:
             for parts in _by_base(sources):
-                items, texts = _answered(parts, out, policy, asking, tell)
                 base = parts[0].benchmark
+                read[base.base] = digest(parts[0].files)
+                items, texts = _answered(parts, read[base.base], out, policy, asking, tell)
                 verdicts = judge_responses(base, items, texts, judge, tell)
                 _write_verdicts(out / f"{base.base}.verdicts.jsonl", verdicts)
                 for part in parts:
                     scores[part.benchmark.name] = score(part.benchmark, items, verdicts)
         ordered = [scores[source.benchmark.name] for source in sources]
-        write_scores(out, [source.benchmark for source in sources], ordered)
+        asked = {
+            "weights": policy.weights,
+            "model": policy.identity,
+            "prompt": asking.prompt and asking.prompt.model_dump(),
+            "max_new_tokens": asking.max_new_tokens,
+            "limit": asking.limit,
+            "files": read,
+        }
+        write_scores(out, [source.benchmark for source in sources], ordered, asked, judge)
     except OSError as error:
         raise StorageError(
             f"writing to {out} failed: {error}; free space, or name another folder"
@@ -78,12 +98,23 @@ def evaluate_benchmarks(
     return ordered
 
 
-def write_scores(out: Path, benchmarks: Sequence[Benchmark], scores: Sequence[Scores]) -> None:
-    """Write ``scores.json``, the table ``scores.txt``, and a text for each benchmark as its official tool prints it."""
+def write_scores(
+    out: Path,
+    benchmarks: Sequence[Benchmark],
+    scores: Sequence[Scores],
+    asked: Mapping[str, Any],
+    judge: Judge | None = None,
+) -> None:
+    """Write ``scores.json``, the table ``scores.txt``, and a text for each benchmark as its official tool prints it.
+
+    ``asked`` is what was asked of which model: scores alone would pass for anybody's. Of a ``judge`` stands there how
+    often it failed.
+    """
     for benchmark, found in zip(benchmarks, scores, strict=True):
         (out / f"{benchmark.name}.txt").write_text(benchmark.show(found) + "\n", encoding="utf-8")
     (out / "scores.txt").write_text(summary_text(benchmarks, scores) + "\n", encoding="utf-8")
-    body = {"scores": [found.as_json() for found in scores]}
+    said = judge.as_json() if judge else None
+    body = {"asked": asked, "judge": said, "scores": [found.as_json() for found in scores]}
     (out / "scores.json").write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -100,7 +131,8 @@ class _Model:
         self._sampler: Sampler | None = None
 
     def __enter__(self) -> Self:
-        self.identity = fingerprint(self.folder)
+        files = file_digests(self.folder)
+        self.identity, self.weights = fingerprint(files), weights_digest(files)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,13 +161,13 @@ def _by_base(sources: Sequence[Source]) -> list[list[Source]]:
 
 
 def _answered(
-    parts: Sequence[Source], out: Path, model: _Model, asking: Asking, tell: Tell
+    parts: Sequence[Source], read: str, out: Path, model: _Model, asking: Asking, tell: Tell
 ) -> tuple[list[Item], dict[str, str]]:
-    """All questions of some parts of one set, and the model's responses to them by id."""
+    """All questions of some parts of one set, whose files' digest is ``read``, and the responses to them by id."""
     base, files = parts[0].benchmark.base, parts[0].files
     identity = {
         "benchmark": base,
-        "files": digest(files),
+        "files": read,
         "model": model.identity,
         "prompt": asking.prompt.model_dump() if asking.prompt else None,
         "max_new_tokens": asking.max_new_tokens,
@@ -144,8 +176,8 @@ def _answered(
     done = 0
     with Answers(out / f"{base}.answers.jsonl", identity) as answers:
         for chunk in batches(_wanted(parts, asking.limit), AT_ONCE[model.execution.engine]):
-            items += [asked.item for asked in chunk]
-            missing = [asked for asked in chunk if asked.item.id not in answers.texts]
+            items += [asked.item for _, asked in chunk]
+            missing = [pair for pair in chunk if pair[1].item.id not in answers.texts]
             done += len(chunk) - len(missing)
 
             def progress(count: int) -> None:
@@ -154,18 +186,19 @@ def _answered(
                 tell(done, 0, f"answers, {base}")
 
             if missing:
-                prompts = [_prompted(asked, asking.prompt) for asked in missing]
+                most = model.execution.max_pixels
+                prompts = [_prompted(base, file, asked, asking, most) for file, asked in missing]
                 answers.add(model.answer(prompts, progress))
     if not items:
         raise DataError(f"{', '.join(map(str, files))}: no questions of {base} are in there")
     return items, answers.texts
 
 
-def _wanted(parts: Sequence[Source], limit: int | None) -> Iterator[Asked]:
-    """Questions that any of the parts has, with all rotations of the first ``limit`` of them."""
+def _wanted(parts: Sequence[Source], limit: int | None) -> Iterator[tuple[Path, Asked]]:
+    """Questions that any of the parts has, with all rotations of the first ``limit`` of them, and their files."""
     seen: set[str] = set()
     groups: set[str] = set()
-    for asked in _read(parts[0]):
+    for file, asked in _read(parts[0]):
         item = asked.item
         if item.id in seen:
             raise DataError(f"{parts[0].benchmark.base}: the question {item.id} is there twice")
@@ -175,23 +208,26 @@ def _wanted(parts: Sequence[Source], limit: int | None) -> Iterator[Asked]:
         group = item.group or item.id
         if limit is None or group in groups or len(groups) < limit:
             groups.add(group)
-            yield asked
+            yield file, asked
 
 
-def _read(source: Source) -> Iterable[Asked]:
+def _read(source: Source) -> Iterable[tuple[Path, Asked]]:
     for file in source.files:
-        yield from source.benchmark.read(file)
+        for asked in source.benchmark.read(file):
+            yield file, asked
 
 
-def _prompted(asked: Asked, prompt: Prompt | None) -> Prompted:
+def _prompted(base: str, file: Path, asked: Asked, asking: Asking, max_pixels: int) -> Prompted:
     item = asked.item
     text = item.prompt
-    if prompt:
+    if asking.prompt:
         query = Query(id=item.id, question=item.question, options=item.options, answer="")
-        text = user_turn(prompt, query)
-    return Prompted(
-        query_id=item.id, text=text, image=decode_image(asked.image, item.id), seeds=(0,)
-    )
+        text = user_turn(asking.prompt, query)
+    try:
+        image = check_image(asked.image, item.id, max_pixels, asking.pixels_by)
+    except DataError as error:
+        raise DataError(f"{base}, {file}: {error}") from None
+    return Prompted(query_id=item.id, text=text, image=image, seeds=(0,))
 
 
 def _write_verdicts(path: Path, verdicts: Mapping[str, Verdict]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mstar.benchmarks.answers import tokens_in
 from mstar.benchmarks.registry import Source, find_benchmarks
 from mstar.stages.benchmarking import Asking, evaluate_benchmarks
 from mstar.stages.context import Context
@@ -17,7 +18,10 @@ KEPT = ("*.answers.jsonl", "*.verdicts.jsonl", "*.txt")
 def benchmarks_whole(
     task: BenchmarkTask, context: Context, writer: ArtifactWriter
 ) -> dict[str, Any]:
-    """Score a policy on the task's benchmarks; ``results["scores"]`` has one entry a benchmark, in order."""
+    """Score a policy on the task's benchmarks; ``results["scores"]`` has one entry a benchmark, in order.
+
+    ``results["tokens"]`` counts what the policy wrote.
+    """
     with context.timed("load"):
         policy = model_folder(context, task.model)
         files = materialise(context.store, resolve(context.store, task.data), "", context.scratch)
@@ -35,6 +39,7 @@ def benchmarks_whole(
             execution=context.execution,
             tell=context.tell,
         )
+    tokens = sum(map(tokens_in, out.glob("*.answers.jsonl")))
     for path in sorted(path for pattern in KEPT for path in out.glob(pattern)):
         writer.add_file(path.name, path, move=True)
-    return {"scores": [found.as_json() for found in scores]}
+    return {"scores": [found.as_json() for found in scores], "tokens": tokens}

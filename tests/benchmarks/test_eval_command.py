@@ -6,6 +6,7 @@ import pytest
 from mstarctl.main import app
 from typer.testing import CliRunner
 
+from mstar.analysis import endpoint
 from mstar.demo.specs import base_folder
 from mstar.errors import DataError, ModelError, SpecError
 from tests.analysis.making import completion, judge
@@ -70,6 +71,20 @@ def test_a_judge_reads_what_the_rule_cannot(tmp_path, call):
     (found,) = json.loads(result.stdout)["scores"]
     assert found["by_judge"] == len(script.seen)
     assert found["by_judge"] + found["unread"] <= 2
+
+
+def test_a_judge_that_fails_is_said_at_the_end_and_stays_with_the_scores(
+    tmp_path, call, monkeypatch
+):
+    monkeypatch.setattr(endpoint, "PAUSES", ())
+    write_parquet(tmp_path / "data" / "testmini-0.parquet", [number_row("1")], MATHVISTA)
+    with judge(lambda _: (500, {}, b"down")) as (url, script):
+        result = call("--benchmarks", "mathvista", "--judge", url, "--judge-model", "m")
+    assert result.exit_code == 0, result.output
+    assert len(script.seen) == 1, "the rule read no answer"
+    assert "the judge failed at 1 of 1 (it answers 500 " in result.output
+    body = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (body["judge"]["asked"], body["judge"]["failed"]) == (1, 1)
 
 
 @pytest.mark.parametrize(

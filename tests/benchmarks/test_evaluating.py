@@ -15,6 +15,7 @@ from mstar.tasks import Prompt
 from tests.benchmarks.making import (
     MMSTAR,
     mmstar_row,
+    png,
     rotations,
     write_all,
     write_parquet,
@@ -66,10 +67,10 @@ def model(tmp_path):
 def evaluate(tmp_path, model):
     """``evaluate_benchmarks`` on files in ``data``, into ``out``."""
 
-    def run(sampler, *names, asking=None):
+    def run(sampler, *names, asking=None, **execution):
         sources = locate(find_benchmarks(names), tmp_path / "data", {})
         return evaluate_benchmarks(
-            model, sources, tmp_path / "out", asking=asking or Asking(), execution=Execution(),
+            model, sources, tmp_path / "out", asking=asking or Asking(), execution=Execution(**execution),
             tell=lambda *_: None, sampler=sampler.open,
         )  # fmt: skip
 
@@ -92,7 +93,12 @@ def test_every_benchmark_is_scored_and_written(tmp_path, evaluate):
         "ai2d-no-mask": (1, 1),
     }
     assert (sampler.opened, sampler.closed) == (1, 1)
-    written = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
+    body = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert body["asked"] | {"model": None, "files": None} == {
+        "weights": None, "model": None, "prompt": None, "max_new_tokens": 1024, "limit": None, "files": None,
+    }  # fmt: skip
+    assert set(body["asked"]["files"]) == {benchmark.base for benchmark in BENCHMARKS.values()}
+    written = body["scores"]
     assert [one["benchmark"] for one in written] == list(BENCHMARKS)
     assert (tmp_path / "out" / "m3cot.txt").read_text().endswith("Total: 2, Correct: 0.00%\n")
     verdicts = (tmp_path / "out" / "mmstar.verdicts.jsonl").read_text().splitlines()
@@ -191,5 +197,14 @@ def test_a_file_without_questions_is_refused(tmp_path, evaluate):
 def test_a_broken_image_is_named(tmp_path, evaluate):
     row = mmstar_row(5, image={"bytes": b"\x89PNG broken", "path": "5.png"})
     write_parquet(tmp_path / "data" / "mmstar.parquet", [row], MMSTAR)
-    with pytest.raises(DataError, match="5: the image is"):
+    with pytest.raises(DataError, match=r"mmstar, .*mmstar\.parquet: query 5: the image is"):
         evaluate(Formula(), "mmstar")
+
+
+def test_a_picture_that_is_too_large_is_named_with_the_option_that_raises_the_limit(
+    tmp_path, evaluate
+):
+    row = mmstar_row(5, image={"bytes": png(size=64), "path": "5.png"})
+    write_parquet(tmp_path / "data" / "mmstar.parquet", [row], MMSTAR)
+    with pytest.raises(DataError, match=r"query 5: .*at most 4095 .* raise --max-pixels\."):
+        evaluate(Formula(), "mmstar", asking=Asking(pixels_by="--max-pixels"), max_pixels=4095)

@@ -238,6 +238,46 @@ def test_a_name_that_sets_share_counts_only_in_a_folder_called_like_the_benchmar
     assert given[0].files == (file,)
 
 
+def test_a_set_of_which_a_part_is_missing_is_refused_and_the_part_named(tmp_path):
+    first = tmp_path / "data" / "testmini-00000-of-00002-725687bf7a18d64b.parquet"
+    write_parquet(first, [mathvista_row()], MATHVISTA)
+    for given in ({}, {"mathvista": first}, {"mathvista": first.parent}):
+        with pytest.raises(
+            DataError, match=r"not whole: .*lacks testmini-00001-of-00002-\*\.parquet"
+        ):
+            locate(find_benchmarks(["mathvista"]), tmp_path, given)
+    second = tmp_path / "data" / "testmini-00001-of-00002-0123456789abcdef.parquet"
+    write_parquet(second, [mathvista_row("2")], MATHVISTA)
+    for given in ({}, {"mathvista": first}):
+        (found,) = locate(find_benchmarks(["mathvista"]), tmp_path, given)
+        assert found.files == (first, second)
+
+
+def test_a_set_that_is_there_twice_is_refused_and_both_are_named(tmp_path):
+    for place in ("one", "other/data"):
+        write_parquet(tmp_path / place / "testmini.parquet", [mathvista_row()], MATHVISTA)
+    with pytest.raises(
+        DataError, match=r"one/testmini\.parquet and .*other/data/testmini\.parquet"
+    ):
+        locate(find_benchmarks(["mathvista"]), tmp_path, {})
+    given = {"mathvista": tmp_path / "one" / "testmini.parquet"}
+    assert locate(find_benchmarks(["mathvista"]), tmp_path, given)[0].files == (given["mathvista"],)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (mathvista_row(answer="the mouse"), "'the mouse' is none of the 2 choices"),
+        (number_row("1", "abc"), "'abc' is no integer"),
+        (number_row("1", "abc", "float"), "'abc' is no float"),
+    ],
+)
+def test_an_answer_of_mathvista_that_no_response_could_reach_is_refused(tmp_path, row, words):
+    path = write_parquet(tmp_path / "testmini.parquet", [row], MATHVISTA)
+    with pytest.raises(DataError, match=f"pid 1: answer {words}"):
+        list(MATHVISTA_BENCHMARK.read(path))
+
+
 def test_unknown_benchmarks_are_named_with_the_nearest():
     assert [found.name for found in find_benchmarks(["paper", "mathvista"])] == list(PAPER)
     with pytest.raises(SpecError, match=r"'mathvsta'; did you mean mathvista\?"):

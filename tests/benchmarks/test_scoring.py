@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mstar.benchmarks.judge import GIVE_UP, Judge
+from mstar.benchmarks.judge import GIVE_UP, Judge, NoReply
 from mstar.benchmarks.m3cot import M3COT
 from mstar.benchmarks.mathvista import MATHVISTA
 from mstar.benchmarks.mmbench import MMBENCH, MMBENCH_R
@@ -185,8 +185,14 @@ def test_a_reply_that_was_cut_off_on_disk_is_asked_for_again(tmp_path):
 
 def test_where_the_judge_fails_the_fallback_reads_and_it_is_given_up(tmp_path):
     asked: list[str] = []
+
+    def dead(prompt):
+        asked.append(prompt)
+        raise NoReply("no answer")
+
     texts = {str(n): f"{n}, I think" for n in range(100)}
-    judge = Judge(asked.append, "m", tmp_path / "judge.jsonl")
+    judge = Judge(dead, "m", tmp_path / "judge.jsonl")
     found = judge_responses(MATHVISTA, [free(name) for name in texts], texts, judge, silent)
     assert GIVE_UP <= len(asked) < 2 * GIVE_UP
     assert found["14"] == Verdict(answer="14", correct=True, by=Reader.FALLBACK)
+    assert judge.as_json() == {"asked": 100, "failed": 100, "reason": "no answer"}

@@ -1,11 +1,13 @@
 """Benchmarks as a run's last step: looked at before anything runs, stored with the run, asked by the evaluator."""
 
 import json
+import re
 
 import pytest
+from mstarctl.show import summary
 
 from mstar.benchmarks.registry import find_benchmarks, locate
-from mstar.controller.benchmarks import check_benchmarks, stored_files
+from mstar.controller.benchmarks import benchmark_sources, check_benchmarks, stored_files
 from mstar.demo.specs import base_folder
 from mstar.errors import DataError
 from mstar.execution import Execution
@@ -15,6 +17,7 @@ from mstar.storage.folder import FolderStore
 from mstar.storage.reading import open_part
 from mstar.tasks import BenchmarkTask, Prompt, Ref
 from tests.benchmarks.making import MATHVISTA, mathvista_row, write_all, write_parquet
+from tests.report.making import make_spec
 
 PAPER = ("mathvista", "m3cot", "mmstar-r", "mmbench-r", "ai2d")
 
@@ -36,8 +39,24 @@ def test_questions_are_counted_by_benchmark_before_a_run_begins(tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_named_before_a_run_begins(tmp_path):
     broken = mathvista_row("7", decoded_image={"bytes": b"no picture", "path": "7.png"})
-    with pytest.raises(DataError, match=r"cannot be used:\n  mathvista .*7"):
+    with pytest.raises(
+        DataError, match=r"cannot be used:\n  mathvista, .*testmini\.parquet: query 7"
+    ):
         check_benchmarks(mathvista(tmp_path, mathvista_row("6"), broken))
+
+
+def test_an_image_that_the_last_step_would_refuse_is_named_before_a_run_begins(tmp_path):
+    found = mathvista(tmp_path, mathvista_row("6"))
+    assert check_benchmarks(found, max_pixels=16 * 16) == {"mathvista": 1}
+    with pytest.raises(DataError, match=r"query 6: .*= 256 pixels; .*raise execution\.max_pixels"):
+        check_benchmarks(found, max_pixels=16 * 16 - 1)
+
+
+def test_a_run_whose_benchmarks_are_missing_is_told_what_to_do_in_its_spec(tmp_path):
+    spec = make_spec(evaluation={"benchmarks": {"path": str(tmp_path), "names": ["mathvista"]}})
+    with pytest.raises(DataError, match=r"evaluation\.benchmarks\.path") as caught:
+        benchmark_sources(spec)
+    assert "--file" not in str(caught.value)
 
 
 def test_a_question_that_is_there_twice_and_a_benchmark_without_questions_are_named(tmp_path):
@@ -65,6 +84,8 @@ def test_a_step_scores_a_committed_policy_on_the_papers_five(tmp_path):
     manifest = run_request(request, lambda *said: told.append(said), scratch=tmp_path)
     assert [score["benchmark"] for score in manifest.results["scores"]] == list(PAPER)
     assert told
+    assert manifest.results["tokens"] > len(PAPER), "what it cost is part of a report's total"
+    assert re.match(r"mathvista \d+\.\d%, m3cot \d+\.\d%, mmstar-r ", summary(manifest.results))
     names = {part.name for part in manifest.parts}
     assert {"mathvista.answers.jsonl", "mmbench.verdicts.jsonl", "mmbench-r.txt"} <= names
     path = open_part(store, manifest.part("mathvista.answers.jsonl"), tmp_path)

@@ -107,6 +107,24 @@ def test_shards_of_a_split_read_as_one(tmp_path):
     assert [sample.query.id for sample in split.read()] == ["q0", "q1", "q2", "q3", "q4"]
 
 
+def test_a_split_of_which_a_part_is_missing_is_refused_and_the_part_named(tmp_path):
+    write(tmp_path, "train-00000-of-00001", [row(1)])
+    (tmp_path / "train-00000-of-00001.parquet").rename(tmp_path / "train-00000-of-00002.parquet")
+    with pytest.raises(DataError, match=r"not whole, it lacks train-00001-of-00002\.parquet"):
+        find_split(tmp_path, "train")
+
+
+def test_a_whole_split_beside_parts_of_it_is_refused_and_another_split_is_none_of_them(tmp_path):
+    write(tmp_path, "train", [row(1)])
+    write(tmp_path, "train-unlabeled", [row(2)])
+    assert len(find_split(tmp_path, "train").files) == 1
+    write(tmp_path, "train-00000-of-00001", [row(3)])
+    with pytest.raises(
+        DataError, match=r"both train\.parquet and train-00000-of-00001\.parquet are"
+    ):
+        find_split(tmp_path, "train")
+
+
 def test_images_come_back_as_they_were(tmp_path):
     samples = list(write(tmp_path, "train", [row(n) for n in range(5)]).read())
     with ImageCache(samples, tmp_path) as cache:

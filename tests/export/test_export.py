@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from mstar.benchmarks.answers import file_digests, weights_digest
 from mstar.core.metrics import wilson_interval
 from mstar.errors import (  # fmt: skip
     ConflictError,
@@ -18,7 +19,7 @@ from mstar.errors import (  # fmt: skip
 )
 from mstar.export import writing
 from mstar.export.choosing import choose
-from mstar.export.lineage import made_steps, read_benchmarks, trace
+from mstar.export.lineage import made_steps, model_files, read_benchmarks, trace
 from mstar.export.writing import export
 from mstar.storage import keys
 from mstar.storage.memory import MemoryStore
@@ -147,17 +148,72 @@ def test_the_reward_model_is_exported_when_asked_for(store, target):
 
 
 def test_scores_of_benchmarks_stand_on_the_card_with_their_interval(store, target):
-    body = {"scores": [{"benchmark": "mmstar", "title": "MMStar", "correct": 6, "total": 10}]}
-    record = exported(store, target, benchmarks=read_benchmarks(body, "scores.json"))
+    run, steps = made_steps(store, "mstar")
+    made = choose("mstar", steps)
+    body = scores_of(made, by_judge=2)
+    found = read_benchmarks(body, "scores.json", made, run.spec.prompts.query)
+    record = exported(store, target, benchmarks=found)
     low, high = wilson_interval(6, 10)
-    assert record["benchmarks"] == [
-        {"name": "mmstar", "title": "MMStar", "value": 0.6, "low": low, "high": high, "n": 10}
-    ]
-    assert "| MMStar | 60.0 [" in (target / "README.md").read_text(encoding="utf-8")
+    (said,) = record["benchmarks"]
+    assert said == {
+        "name": "mmstar", "title": "MMStar", "prompt": "official", "source": "mstarctl eval", "by_judge": 2,
+        "published": 1500, "value": 0.6, "low": low, "high": high, "n": 10,
+    }  # fmt: skip
+    text = (target / "README.md").read_text(encoding="utf-8")
+    assert "| MMStar | official | 60.0 [" in text
+    assert "| 10 of 1,500 | `mstarctl eval` |" in text
+    assert "a language model read 2" in text
+    assert "without a language model" not in text
     wrongs: tuple[object, ...] = ([], {}, {"scores": [{"benchmark": "x"}]})
     for wrong in wrongs:
         with pytest.raises(DataError, match="no scores"):
-            read_benchmarks(wrong, "scores.json")
+            read_benchmarks(wrong, "scores.json", made, "")
+
+
+def scores_of(made, **more):
+    """What ``mstarctl eval`` writes of a checkpoint, in the official prompt."""
+    row = {"benchmark": "mmstar", "title": "MMStar", "correct": 6, "total": 10} | more
+    return {
+        "asked": {"weights": weights_digest(model_files(made)), "prompt": None},
+        "scores": [row],
+    }
+
+
+def test_scores_of_another_model_or_of_nobody_knows_which_are_refused(store, target):
+    _, steps = made_steps(store, "mstar")
+    made = choose("mstar", steps)
+    body = scores_of(made)
+    exported(store, target)
+    copied = weights_digest(file_digests(target))
+    assert copied == body["asked"]["weights"], "an exported folder, with its card, is the same"
+    for name in ("model.safetensors", "config.json"):
+        (target / name).write_bytes(b"trained on")
+    body["asked"]["weights"] = weights_digest(file_digests(target))
+    with pytest.raises(ConflictError, match="scores of another model than iter-02/train"):
+        read_benchmarks(body, "scores.json", made, "")
+    del body["asked"]
+    with pytest.raises(DataError, match="does not say which model"):
+        read_benchmarks(body, "scores.json", made, "")
+
+
+def test_a_benchmark_that_was_asked_twice_is_told_apart_by_its_prompt(tmp_path, model, target):
+    store = make_store(tmp_path)
+    asked = {"benchmarks": {"path": "/machine/files/public", "names": ["mmstar"]}}
+    make_run(store, tmp_path, make_spec(evaluation=asked), model=model)
+    run, steps = made_steps(store, "mstar")
+    made = choose("mstar", steps)
+    official = read_benchmarks(scores_of(made), "scores.json", made, run.spec.prompts.query)
+    record = exported(store, target, benchmarks=official)
+    assert [each["prompt"] for each in record["benchmarks"]] == ["run", "official"]
+    text = (target / "README.md").read_text(encoding="utf-8")
+    assert "| the run's | 50.0 [" in text
+    assert "| `final/benchmarks` |" in text
+    names = [
+        result["metrics"][0]["name"] for result in front(target)["model-index"][0]["results"][-2:]
+    ]
+    assert [name.split(", ")[1] for name in names] == ["the run's prompt", "official prompt"]
+    assert record["recipe"]["evaluation"]["benchmarks"]["path"] == "public"
+    assert "/machine" not in text, "no folder of the machine that made it"
 
 
 def test_benchmarks_that_the_run_ended_with_are_the_policy_s_that_they_asked(

@@ -29,6 +29,7 @@ def test_scores_of_base_and_last_policy_stand_beside_each_other_with_their_parts
     assert "50.0" in text
     assert "(35.2" in text  # the lower end of 20 of 40
     assert "12 of 160 responses" in text
+    assert "40 of 1,000" in text, "fewer questions than are published"
     assert "task: geometry" in text
 
 

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+from PIL import Image
+
 from mstar.core.records import Query
 from mstar.data.splits import Sample
 from mstar.report.collect import collect
@@ -17,6 +19,11 @@ from tests.report.making import answers, picture
 
 def sample(image: bytes) -> Sample:
     return Sample(query=Query(id="q", question="?", answer="1"), image=image)
+
+
+def test_a_picture_that_pillow_warns_of_is_shown_without_a_warning(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    assert picture_of(sample(picture(1, (8, 8)))).width == 8  # a warning would be an error
 
 
 def test_queries_are_drawn_by_id_alone():

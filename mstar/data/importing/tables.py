@@ -17,6 +17,7 @@ from mstar.data.importing.json_list import read_json_list
 from mstar.data.importing.records import Reason, Row, Skipped
 from mstar.data.splits import ROWS_AT_ONCE, parquet
 from mstar.errors import DataError
+from mstar.shards import lacking
 
 LONGEST_FIELD = 1 << 30
 """Characters a field of a TSV file may have: pictures in base64 are long."""
@@ -60,6 +61,8 @@ def open_table(form: Format, path: Path, split: str | None = None) -> Table:
         files = tuple(sorted(path.glob(f"*.{form}"))) if path.is_dir() else (path,)
         if not files:
             raise DataError(f"no *.{form} in {path}")
+    if path.is_dir() and (missing := lacking(file.name for file in files)):
+        raise DataError(f"{path} is not whole, it lacks {missing}; put that there")
     if form in {Format.JSONL, Format.TSV}:
         rows = (row for row in _rows(form, files[0], ()) if not isinstance(row, Skipped))
         first = dict.fromkeys(chain.from_iterable(islice(rows, LOOKED_AT)))

@@ -214,6 +214,9 @@ def test_parquet_as_the_hub_keeps_it_is_read_by_split(tmp_path):
         pq.write_table(table, tmp_path / "data" / f"{name}.parquet")
     questions = [row.question for row in read("hf", tmp_path, split="train")]
     assert questions == ["train-00000-of-00002", "train-00001-of-00002"]
+    (tmp_path / "data" / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(DataError, match=r"not whole, it lacks train-00001-of-00002\.parquet"):
+        read("hf", tmp_path, split="train")
 
 
 def test_a_missing_column_is_named_with_those_there_and_what_to_do():
