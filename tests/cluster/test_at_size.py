@@ -24,15 +24,15 @@ TRAIN = {
 
 def large(lab: Lab, name: str) -> str:
     """A spec with adapters, split training, vLLM, math-verify, trackers and benchmarks."""
-    path = lab.spec(name, whole=True, stages={"generate": SAMPLE, "train": TRAIN})
+    path = lab.spec(name, stages={"generate": SAMPLE, "train": TRAIN})
     raw = yaml.safe_load(path.read_text())
-    for part in (raw["warm_up"], raw["evolve"]):
-        part["optimization"] = part.get("optimization", {}) | {"lora": {"rank": 4, "alpha": 8}}
+    raw["evolve"]["optimization"] |= {"lora": {"rank": 4, "alpha": 8}}
     raw["answers"] = {"math_verify": True}
     raw["tracking"] = {"to": ["tensorboard", "wandb"]}
     files = write_all(lab.folder / "benchmarks")
     names = ["mathvista", "mmstar"]
     raw["evaluation"]["benchmarks"] = {"path": str(files), "names": names, "max_new_tokens": 32}
+    raw["evaluation"]["benchmarks"]["base"] = False
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return str(path)
 

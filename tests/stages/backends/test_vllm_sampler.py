@@ -159,6 +159,12 @@ def test_engines_on_one_processor_share_its_cores(world, tiny_model, monkeypatch
     assert {place["VLLM_CPU_OMP_THREADS_BIND"] for place in world.places} == {"nobind"}
 
 
+def test_no_compiler_is_asked_for_on_a_processor(world, tiny_model):
+    for threads in (None, 1):
+        sample(tiny_model, make_prompts(1), threads=threads)
+    assert [place["TORCHDYNAMO_DISABLE"] for place in world.places] == ["1", "1"]
+
+
 def test_an_image_stays_with_one_engine_in_all_queries_settings_and_calls(world, tiny_model):
     prompts = [
         replace(prompt, query_id=f"{prompt.query_id} {turn}", text=f"{turn} {prompt.text}")

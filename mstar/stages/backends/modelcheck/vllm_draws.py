@@ -23,7 +23,12 @@ from mstar.execution import Execution
 from mstar.stages.backends.modelcheck.agreeing import SEEDS, compare
 from mstar.stages.backends.modelcheck.finding import Fault, NotTried, short
 from mstar.stages.backends.modelcheck.patient import DRAWN_TOKENS, Drawn, Patient
-from mstar.stages.backends.vllm_process import choose_platform, import_vllm
+from mstar.stages.backends.vllm_process import (
+    ENVIRONMENT,
+    NOT_COMPILED,
+    choose_platform,
+    import_vllm,
+)
 
 DEADLINE = 600.0
 """Seconds that vLLM may take to start and to draw."""
@@ -36,8 +41,6 @@ SHORTEST_CONTEXT = 256
 BATCHED_TOKENS = 8192
 CPU_CACHE_BYTES = 1 << 30
 UNLIKELY = -100.0
-
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
 
 ADVICE = (
     "vLLM computes something else of this model than transformers, which trains it: sample with execution.engine "
@@ -133,7 +136,7 @@ def _serve(connection: Connection, request: Request) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT | NOT_COMPILED)
     try:
         connection.send(generate(request))
     except MstarError as error:
