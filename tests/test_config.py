@@ -350,3 +350,23 @@ def test_a_controller_that_is_described_in_part_keeps_its_small_size():
     cluster = with_defaults({"controller": {"shm": "7Mi"}}, {"controller": {"scratch": "1Gi"}}, "x")
     found = cluster.controller
     assert (found.shm, found.scratch, found.resources.limits["memory"]) == ("7Mi", "1Gi", "512Mi")
+
+
+@pytest.mark.parametrize(
+    ("optimization", "said"),
+    [
+        ({"freeze": ["vision", "language", "embeddings"]}, "freeze names all of vision"),
+        ({"lora": {"rank": 4}, "freeze": ["language"]}, "lora adapts the language model"),
+    ],
+)
+@pytest.mark.parametrize("key", ["warm_up", "evolve"])
+def test_training_that_could_change_nothing_is_refused(key, optimization, said):
+    assert f"{key}.optimization.{said}" in refused(LEAST | {key: {"optimization": optimization}})
+
+
+def test_a_prm_may_learn_by_its_head_alone():
+    frozen = {"freeze": ["vision", "language", "embeddings"]}
+    assert parse_spec(LEAST | {"prm": {"optimization": frozen}}).prm
+    assert "prm.optimization.freeze" in refused(
+        LEAST | {"prm": {"optimization": frozen | {"lora": {"targets": ["q_proj"]}}}}
+    )

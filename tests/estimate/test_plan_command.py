@@ -57,7 +57,7 @@ def spec(tmp_path, data):
     body = {
         "name": "small", "store": str(tmp_path / "store"), "data": {"path": str(data)},
         "model": str(base_folder()), "evolve": {"iterations": 2, "rollout": {"max_new_tokens": 72}},
-        "warm_up": {"rollout": {"max_new_tokens": 72}},
+        "warm_up": {"rollout": {"max_new_tokens": 72}}, "prm": {"rollout": {"max_new_tokens": 72}},
     }  # fmt: skip
     file.write_text(yaml.safe_dump(body), encoding="utf-8")
     return file
