@@ -81,7 +81,7 @@ class Decoder:
                 raise ModelError(
                     f"the model in {self.family.path} says NaN or infinity where token {step + 1} of a response is "
                     "to be drawn: its weights are broken, or the training before ran away. `mstarctl doctor --model "
-                    "FOLDER` looks at the weights; a lower learning_rate and clip keep training in bounds."
+                    f"{self.family.path}` looks at the weights; a lower learning_rate and clip keep training in bounds."
                 )
             if ended == len(over) or step + 1 == sampling.max_new_tokens:
                 break
