@@ -17,9 +17,7 @@ def in_own_words(message: str, run: Run, store: Store) -> str:
         names[run.inputs.teacher] = run.spec.teacher
     root = rf"(?:{re.escape(store.url)}|[^\s'\"]*)"
     for ref, name in names.items():
-        stored = rf"(?:models|steps)/{ref.id}/[\w.-]*\w"
-        fetched = rf"artifacts/{ref.digest}"
-        message = re.sub(
-            rf"{root}/(?:{stored}|{fetched})(?:/model\b(?!\.))?", lambda _, n=name: n, message
-        )
+        place = rf"(?:(?:models|steps)/{ref.id}/[\w.-]*\w|artifacts/{ref.digest})"
+        pieces = re.split(rf"{root}/{place}(?:/model\b(?!\.))?", message)
+        message = name.join(pieces)
     return message

@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mstar.errors import ModelError
-from mstar.optimization import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Side = Literal["left", "right"]
+Group = Literal["vision", "language", "embeddings"]
 
 FAMILIES = {
     "qwen2_vl": "mstar.models.qwen2_vl:Qwen2VLFamily",

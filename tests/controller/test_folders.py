@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ LAYER = "model.layers.0.self_attn.{}.weight"
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path):
     """What a folder's small files say, with two matrices."""
     place = tmp_path / "model"
     place.mkdir()

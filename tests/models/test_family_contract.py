@@ -3,6 +3,8 @@
 What holds for its prompts is in ``test_family_prompts``.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, DynamicCache
@@ -233,7 +235,7 @@ def test_a_reward_model_gives_responses_to_one_prompt_the_values_that_each_has_a
 
 def test_what_is_read_of_a_folder_before_a_run_agrees_with_the_family(folder):
     found = ModelFolder(folder)
-    family = load_family(folder)
+    family: Any = load_family(folder)
     assert found.context == family.context
     assert len(dict(found.tokens)) == family.vocabulary
     assert set(found.image_words) <= set(
