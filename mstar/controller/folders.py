@@ -27,8 +27,7 @@ class ModelFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         _check_files(path)
-        _check_shards(path)
-        headers = [_whole(file) for file in sorted(path.glob("*.safetensors"))]
+        headers = [_whole(file) for file in _weights(path)]
         self.shapes = {name: shape for each in headers for name, shape in each.shapes.items()}
         self.config = _json(path / "config.json")
         self.tokens = list(_tokens(path / "tokenizer.json"))
@@ -148,11 +147,11 @@ def _whole(file: Path) -> Header:
     return header
 
 
-def _check_shards(folder: Path) -> None:
-    """All files that the index names are there; where the weights are one file, nobody reads the index."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return
+def _weights(folder: Path) -> list[Path]:
+    """The files that hold the weights: the one of the usual name, else all that the index names, else all there are."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
     weights = _json(index).get("weight_map")
     names = sorted(set(map(str, weights.values()))) if isinstance(weights, Mapping) else []
     missing = [name for name in names if not (folder / name).is_file()]
@@ -161,6 +160,7 @@ def _check_shards(folder: Path) -> None:
             f"{folder} lacks {len(missing)} of the {len(names)} files of weights that {index.name} names, "
             f"among them {missing[0]}; copy the model's folder again"
         )
+    return [folder / name for name in names]
 
 
 def _tokens(file: Path) -> Iterator[tuple[str, int]]:

@@ -79,6 +79,7 @@ def test_weights_that_were_cut_short_are_refused(folder):
 def test_files_that_the_index_of_the_weights_names_must_be_there(folder):
     first, second = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
     write(folder / "model.safetensors.index.json", {"weight_map": {"a": first, "b": second}})
+    (folder / "other.safetensors").write_text("not read")
     check_models(spec(folder))  # one file holds all, and nobody reads the index
     (folder / "model.safetensors").rename(folder / first)
     with pytest.raises(ModelError, match=f"lacks 1 of the 2 files .* among them {second}"):
