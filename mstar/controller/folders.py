@@ -52,7 +52,7 @@ class ModelFolder:
     @property
     def image_words(self) -> list[str]:
         """Tokens that only an image or a video brings into a prompt."""
-        numbers = {self.config.get(name) for name in IMAGE_TOKENS} - {None}
+        numbers = [self.config[name] for name in IMAGE_TOKENS if name in self.config]
         return [token for token, number in self.tokens if token and number in numbers]
 
     @property
