@@ -55,7 +55,7 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
             raise DataError(
                 "there is nothing to train on: no response was right (or none passed the selection). Sample more "
                 "responses, raise the temperature, or loosen what selects: evolve.select; of the warm-up "
-                "warm_up.min_steps, of the PRM prm.pairs and prm.per_query"
+                "warm_up.min_steps (more are drawn with warm_up.queries), of the PRM prm.queries"
             )
         rows, images = _rows(task, context, examples, others)
     out = context.scratch / "checkpoint"
