@@ -1,10 +1,12 @@
 """How a train step optimises: the part of its task that phases of a spec set one by one."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from mstar.record import Record, is_false, is_none
+
+Group = Literal["vision", "language", "embeddings"]
 
 
 class Lora(Record):
@@ -35,6 +37,21 @@ class Optimization(Record):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    freeze: tuple[Literal["vision", "language", "embeddings"], ...] = ()
+    freeze: tuple[Group, ...] = ()
     by_query: bool = Field(default=False, exclude_if=is_false)
     lora: Lora | None = Field(None, exclude_if=is_none)
+
+
+def nothing_to_train(optimization: Optimization, *, head: bool) -> str | None:
+    """Why nothing of any model could be trained so, None where something may be; ``head``: a PRM has one of its own."""
+    lora, freeze = optimization.lora, optimization.freeze
+    if set(freeze) == set(get_args(Group)) and (lora or not head):
+        return (
+            f"freeze names all of {', '.join(freeze)}, so there is nothing to train; leave one out"
+        )
+    if lora and lora.targets is None and "language" in freeze:
+        return (
+            "lora adapts the language model, which freeze names, so there is nothing to train; leave language out of "
+            "freeze, or name lora.targets"
+        )
+    return None

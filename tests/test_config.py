@@ -350,3 +350,27 @@ def test_a_controller_that_is_described_in_part_keeps_its_small_size():
     cluster = with_defaults({"controller": {"shm": "7Mi"}}, {"controller": {"scratch": "1Gi"}}, "x")
     found = cluster.controller
     assert (found.shm, found.scratch, found.resources.limits["memory"]) == ("7Mi", "1Gi", "512Mi")
+
+
+@pytest.mark.parametrize(
+    ("optimization", "said"),
+    [
+        ({"freeze": ["vision", "language", "embeddings"]}, "freeze names all of vision"),
+        ({"lora": {"rank": 4}, "freeze": ["language"]}, "lora adapts the language model"),
+    ],
+)
+@pytest.mark.parametrize("key", ["warm_up", "evolve"])
+def test_training_that_could_change_nothing_is_refused(tmp_path, key, optimization, said):
+    path = written(tmp_path, **{key: {"optimization": optimization}})
+    with pytest.raises(SpecError, match=f"{key}.optimization.{said}"):
+        load_spec(path)
+    # A run that once failed by it stays readable.
+    parse_spec(yaml.safe_load(path.read_text()))
+
+
+def test_a_prm_may_learn_by_its_head_alone(tmp_path):
+    frozen = {"freeze": ["vision", "language", "embeddings"]}
+    assert load_spec(written(tmp_path, prm={"optimization": frozen})).prm
+    adapted = {"optimization": frozen | {"lora": {"targets": ["q_proj"]}}}
+    with pytest.raises(SpecError, match=r"prm\.optimization\.freeze"):
+        load_spec(written(tmp_path, prm=adapted))

@@ -19,6 +19,7 @@ from mstar.report.views import describe
 from mstar.storage.folder import FolderStore
 from mstar.tasks import EvaluateTask, Task, TrainTask, task_hash, task_inputs
 from tests.runs import INPUTS, done, made_up, small_spec
+from tests.tiny import write_tensors
 
 STUDENT = replace(INPUTS, model=made_up("model", "student"), teacher=INPUTS.model)
 FOR_ALL = {"select": {"rule": "all"}, "exploration": None}
@@ -165,7 +166,7 @@ def model_folder(folder, weights):
     folder.mkdir()
     for name in ("config.json", "preprocessor_config.json"):
         (folder / name).write_text("{}")
-    (folder / "model.safetensors").write_text(weights)
+    write_tensors(folder / "model.safetensors", {}, of=weights)
     return str(folder)
 
 
@@ -206,7 +207,7 @@ def test_a_teacher_may_move_and_may_not_change_or_go(spec, tmp_path):
     run = prepare(store, spec)
     moved = spec.model_copy(update={"teacher": str((tmp_path / "large").rename(tmp_path / "l"))})
     assert prepare(store, moved).inputs == run.inputs
-    (tmp_path / "l" / "model.safetensors").write_text("other")
+    write_tensors(tmp_path / "l" / "model.safetensors", {}, of="other")
     with pytest.raises(ConflictError, match="teacher: the folder holds another model"):
         prepare(store, moved)
     with pytest.raises(ConflictError, match=r"teacher: .*large -> None"):

@@ -4,6 +4,10 @@
 All speak ASCII, a character a token, and see a 16x16 image as four tokens.
 """
 
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,17 @@ def draw_image(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Ima
     """An image of noise; another seed, another image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def write_tensors(file: Path, shapes: Mapping[str, Sequence[int]], **notes: str) -> None:
+    """A safetensors file of zeros without torch; ``notes`` are its metadata."""
+    header: dict[str, Any] = {"__metadata__": notes} if notes else {}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
 
 
 def encode_text(text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import typer
 from mstarctl.options import Output, OutputOption
 
 if TYPE_CHECKING:
-    from mstar.data.importing.records import Report, Row, Skipped, Tally
+    from mstar.data.importing.records import Report, Row, Shares, Skipped, Tally
 
 INTERRUPTED = 130
 EVERY = 60.0
@@ -234,7 +234,7 @@ def _import(
     rows: "Iterable[Row | Skipped]",
     out: Path,
     identity: Mapping[str, Any],
-    shares: Any,
+    shares: "Shares",
     seed: int,
     workers: int | None,
     *,
@@ -256,10 +256,10 @@ def _import(
         body = {"out": str(out), **asdict(report)}
         typer.echo(json.dumps(body, indent=1, ensure_ascii=False))
     else:
-        _print_report(out, report)
+        _print_report(out, report, shares)
 
 
-def _print_report(out: Path, report: "Report") -> None:
+def _print_report(out: Path, report: "Report", shares: "Shares") -> None:
     from mstar.data.importing.whole import PROBLEMS
     from mstarctl import show as say
 
@@ -268,6 +268,14 @@ def _print_report(out: Path, report: "Report") -> None:
         soft_wrap=True,
     )
     _print_splits(f"{out}", report.splits)
+    total = sum(tally.rows for tally in report.splits.values())
+    wanted, found = round(total * shares.labeled), report.splits["train"].rows
+    if found < wanted and shares.labeled < 1:
+        line = (
+            f"train has {found:,} of the {wanted:,} rows that --labeled {shares.labeled:g} asks for: test takes "
+            f"{shares.test:,} and validation {shares.validation:,}, and nothing is left for unlabeled"
+        )
+        say.output.print(line, soft_wrap=True)
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
         line = f"Left out {count:,}: {reason}, such as {report.examples[reason][0]}"
         say.output.print(line, soft_wrap=True, markup=False)

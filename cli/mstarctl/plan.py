@@ -41,7 +41,7 @@ def plan(
         ),
     ] = None,
     price: Annotated[
-        float | None, typer.Option(min=0.0, help="Of a GPU-hour; without it there is no cost.")
+        float | None, typer.Option(help="Of a GPU-hour; without it there is no cost.")
     ] = None,
     quota: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Warn when the bucket outgrows it: 10TB.")
@@ -91,20 +91,23 @@ def plan(
     if no_store and store:
         raise typer.BadParameter("--no-store and --store contradict each other")
     spec = read_spec(file, overrides or [], as_json=as_json)
+    # What is said is read before what is there: a slip of the pen is told at once.
     said = Said(assume or [])
+    device, paid, room = said.device(gpu), said.price(price), said.quota(quota)
+    counts = _queries(queries or [])
     models = {"model": read_model(spec.model, "model", _count(parameters, "--parameters"))}
     if spec.teacher:
         own = _count(teacher_parameters, "--teacher-parameters")
         models["teacher"] = read_model(spec.teacher, "teacher", own)
     elif teacher_parameters:
         raise SpecError("--teacher-parameters is given, but the spec names no teacher")
-    data = read_data(spec, _queries(queries or []))
+    data = read_data(spec, counts)
     if calibrate:
         said.calibration = _measured(spec, said, as_json=as_json)
         said.source = "measured now"
+        device = said.device(gpu)
         if save:
             save_calibration(said.calibration, save)
-    device = said.device(gpu)
     if said.calibration:
         check_fits(said.calibration, spec, models["model"], said.source)
     paths = {"model": spec.model, "teacher": spec.teacher}
@@ -125,8 +128,8 @@ def plan(
         numbers=said.numbers,
         calibration=said.calibration,
         local=local,
-        price=said.price(price),
-        quota=said.quota(quota),
+        price=paid,
+        quota=room,
         known=known,
     )
     found = make_plan(given)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mstar.errors import SpecError
-from mstar.estimate.assumptions import Assumptions
+from mstar.estimate.assumptions import MOST, Assumptions
 from mstar.estimate.calibration import FORMAT, Calibration, device_of, parse_calibration
 from mstar.estimate.hardware import USUAL, Gpu, find_gpu, parse_gpu
 
@@ -69,15 +69,17 @@ class Said:
 
     def price(self, given: float | None) -> float | None:
         """Of a GPU-hour."""
-        if given is not None or self._price is None:
-            return given
-        if (
-            isinstance(self._price, bool)
-            or not isinstance(self._price, int | float)
-            or self._price < 0
-        ):
-            raise SpecError(f"--assume: price is {self._price!r}; expected a number, of a GPU-hour")
-        return float(self._price)
+        chosen, where = (
+            (given, "--price") if given is not None else (self._price, "--assume: price")
+        )
+        if chosen is None:
+            return None
+        number = isinstance(chosen, int | float) and not isinstance(chosen, bool)
+        if not number or not 0 <= chosen <= MOST:
+            raise SpecError(
+                f"{where} is {chosen!r}; expected a number from 0 to {MOST:,.0f}, of a GPU-hour"
+            )
+        return float(chosen)
 
     def quota(self, given: str | None) -> float | None:
         """In bytes."""

@@ -71,7 +71,9 @@ def track(
         raise typer.Exit(INTERRUPTED) from None
     if telling.failed:
         said = "; ".join(f"{who}: {why}" for who, why in sorted(telling.failed.items()))
-        raise StorageError(f"not all was told. {said}. The same command tells what is lacking")
+        raise StorageError(
+            f"not all was told. {said}. Once that is put right, the same command tells the rest"
+        )
     if output is Output.JSON:
         typer.echo(json.dumps({"run": name, "told": telling.told}))
         return

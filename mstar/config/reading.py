@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from mstar.config.spec import HOW, RunSpec
 from mstar.errors import SpecError
 from mstar.mistakes import mistakes
+from mstar.optimization import nothing_to_train
 
 
 def parse_spec(raw: object, *, source: str = "the spec") -> RunSpec:
@@ -34,7 +35,16 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
     raw = _extended(path, ())
     for override in overrides:
         apply_override(raw, override)
-    return _anchored(parse_spec(raw, source=str(path)), path.resolve().parent)
+    spec = parse_spec(raw, source=str(path))
+    _check_training(spec, path)
+    return _anchored(spec, path.resolve().parent)
+
+
+def _check_training(spec: RunSpec, path: Path) -> None:
+    """Asked of what a person writes, not of specs in a store, where runs that failed by it must stay readable."""
+    for key, part in (("warm_up", spec.warm_up), ("prm", spec.prm), ("evolve", spec.evolve)):
+        if part and (why := nothing_to_train(part.optimization, head=key == "prm")):
+            raise SpecError(f"{path} is not valid:\n  {key}.optimization.{why}")
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -10,8 +10,9 @@ from mstar.controller.attempt import POLL_SECONDS, Endings, Watch
 from mstar.controller.claim import claim, claimed_by, give_up
 from mstar.controller.decide import Action, Finish, Patience, Record, Seen, Stop, Submit, decide
 from mstar.controller.status import LEASE_SECONDS, Phase, Status, read_status, write_status
+from mstar.controller.wording import in_own_words
 from mstar.errors import Cancelled, ConflictError, MstarError, NotFound, by_code
-from mstar.executors.base import ABSENT, Executor, Job, Observation
+from mstar.executors.base import ABSENT, Executor, Job, Observation, State
 from mstar.history import (
     Entry,
     Run,
@@ -170,7 +171,7 @@ class Controller:
             while True:
                 self._lease.keep()
                 self._heed_interrupts()
-                observation = self.executor.observe(watch.job) if watch.job else ABSENT
+                observation = self._observe(watch)
                 manifest = read_manifest(self.store, "step", watch.identity)
                 watch.count(observation, self.clock.elapsed())
                 seen = Seen(
@@ -214,6 +215,12 @@ class Controller:
         except KeyboardInterrupt:
             self._endings.keep_log(watch)
             raise
+
+    def _observe(self, watch: Watch) -> Observation:
+        seen = self.executor.observe(watch.job) if watch.job else ABSENT
+        if seen.state is not State.FAILED:
+            return seen
+        return replace(seen, message=in_own_words(seen.message, self.run, self.store))
 
     def _take_up(self, step: Step, index: int) -> Watch:
         """The step as it stands: with the attempt that an earlier controller left running, if there is one."""

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from mstar.config import HOW, RunSpec, spec_differences
 from mstar.controller.benchmarks import benchmark_sources, check_benchmarks, stored_files
+from mstar.controller.folders import check_models
 from mstar.data.splits import Split, find_split
 from mstar.data.validate import check_splits
-from mstar.errors import ConflictError, ModelError, NotFound
+from mstar.errors import ConflictError, NotFound
 from mstar.history import Run, load_run, run_bytes, write_how
 from mstar.plan import Inputs, check_schedule
 from mstar.storage import keys
@@ -36,37 +37,13 @@ def prepare(store: Store, spec: RunSpec, inputs: Inputs | None = None) -> Run:
     return Run(spec=stored.spec.model_copy(update=updates), inputs=stored.inputs)
 
 
-def check_model_folder(folder: Path) -> None:
-    """``ModelError`` unless ``folder`` looks like what save_pretrained writes; reads no weights."""
-    expected = "expected a folder with config.json, *.safetensors and the processor's files"
-    if not folder.is_dir():
-        raise ModelError(f"no model folder at {folder}; {expected}")
-    if not (folder / "config.json").is_file():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
-        raise ModelError(
-            f"{folder} is not a model folder: no config.json; {expected}, found {found}"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder} holds no weights (*.safetensors); {expected}")
-    if not any(
-        (folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")
-    ):
-        raise ModelError(f"{folder} has no processor (processor_config.json); {expected}")
-
-
 def check_inputs(spec: RunSpec) -> dict[str, int]:
     """Look at the data and the models that a spec names, and write nothing; queries by split."""
-    _check_models(spec)
+    check_models(spec)
     counts = check_splits(_splits(spec), max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)
     check_benchmarks(benchmark_sources(spec), max_pixels=spec.execution.max_pixels)
     return counts
-
-
-def _check_models(spec: RunSpec) -> None:
-    for model in (spec.model, spec.teacher):
-        if model:
-            check_model_folder(Path(model))
 
 
 def _splits(spec: RunSpec) -> list[Split]:
@@ -79,7 +56,7 @@ def _splits(spec: RunSpec) -> list[Split]:
 
 def store_inputs(store: Store, spec: RunSpec) -> Inputs:
     """Check the data and the models that a spec names, every row, and store them. Raises as ``prepare``."""
-    _check_models(spec)
+    check_models(spec)
     splits = _splits(spec)
     counts = check_splits(splits, max_pixels=spec.execution.max_pixels)
     check_schedule(spec, counts)

@@ -3,9 +3,10 @@
 A plan shows exactly the assumptions that it asked for, so ``Assumptions`` remembers which were.
 """
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from mstar.errors import SpecError
@@ -13,20 +14,32 @@ from mstar.estimate.ranges import Range
 from mstar.mistakes import nearest
 
 DEFAULT = "assumed"
+NOTHING = 1e-12
+"""What is not above it counts as 0: a plan divides by some of the numbers."""
+MOST = 1e12
+"""No number of a plan is above it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumption:
-    """A number, what it counts, why it is taken to be that, and who says so (``assumed``: nobody here)."""
+    """A number, what it counts, why it is taken to be that, and who says so (``assumed``: nobody here).
+
+    It is above 0 and at most ``most``, whoever says it.
+    """
 
     value: Range
     unit: str
     why: str
     source: str = DEFAULT
+    most: float = MOST
 
 
 def _taken(low: float, high: float, unit: str, why: str) -> Assumption:
     return Assumption(value=Range(low, high), unit=unit, why=why)
+
+
+def _share(low: float, high: float, unit: str, why: str, most: float = 1.0) -> Assumption:
+    return Assumption(value=Range(low, high), unit=unit, why=why, most=most)
 
 
 DEFAULTS: Mapping[str, Assumption] = {
@@ -40,7 +53,7 @@ DEFAULTS: Mapping[str, Assumption] = {
     "characters_per_token": _taken(
         2.5, 4.5, "characters a token", "English is about 4, formulas and numbers less"
     ),
-    "response_share": _taken(
+    "response_share": _share(
         0.2, 0.6, "of max_new_tokens a response has", "worked answers to school mathematics"
     ),
     "length_growth": _taken(
@@ -48,24 +61,24 @@ DEFAULTS: Mapping[str, Assumption] = {
     ),
     "answer_tokens": _taken(5, 15, "tokens of a true answer", "a number or an option in a box"),
     "steps": _taken(3, 8, "steps a response", "worked answers, one step a line"),
-    "right": _taken(0.25, 0.65, "of the responses are right", "the paper's policies are near 0.45"),
-    "hinted_right": _taken(
+    "right": _share(0.25, 0.65, "of the responses are right", "the paper's policies are near 0.45"),
+    "hinted_right": _share(
         0.4, 0.9, "of the hinted responses are right", "the answer is in the prompt"
     ),
-    "solved": _taken(
+    "solved": _share(
         0.6, 0.95, "of the queries have a right response", "Pass@16 of a policy that is warmed up"
     ),
-    "usable": _taken(
+    "usable": _share(
         0.3, 1.0, "of the right responses are left without repeats and bare answers", "a guess"
     ),
-    "pairs_found": _taken(0.4, 1.0, "of the asked pairs can be balanced", "0.6 in the demo"),
-    "distinct": _taken(
+    "pairs_found": _share(0.4, 1.0, "of the asked pairs can be balanced", "0.6 in the demo"),
+    "distinct": _share(
         0.4,
         1.0,
         "of a query's responses differ",
         "equal ones are scored once; short ones are often equal",
     ),
-    "threshold_kept": _taken(0.2, 0.8, "of the right responses are above a threshold", "a guess"),
+    "threshold_kept": _share(0.2, 0.8, "of the right responses are above a threshold", "a guess"),
     "benchmark_questions": _taken(
         1000,
         5000,
@@ -73,17 +86,17 @@ DEFAULTS: Mapping[str, Assumption] = {
         "MathVista testmini has 1,000, MMBench 4,876 with its circles",
     ),
     # How fast.
-    "train_utilisation": _taken(
+    "train_utilisation": _share(
         0.20,
         0.45,
         "of the peak arithmetic",
         "usual for full fine-tuning; images and short rows cost",
     ),
-    "read_utilisation": _taken(
+    "read_utilisation": _share(
         0.25, 0.55, "of the peak arithmetic", "reading prompts, and scoring"
     ),
-    "bandwidth_vllm": _taken(0.4, 0.75, "of the memory's bandwidth", "decoding, with vllm"),
-    "bandwidth_transformers": _taken(
+    "bandwidth_vllm": _share(0.4, 0.75, "of the memory's bandwidth", "decoding, with vllm"),
+    "bandwidth_transformers": _share(
         0.1, 0.35, "of the memory's bandwidth", "decoding, with transformers: no fused kernels"
     ),
     "round_ms_vllm": _taken(
@@ -128,8 +141,8 @@ DEFAULTS: Mapping[str, Assumption] = {
         "bytes a token, layer and hidden unit in 16 bits",
         "34 by Korthikanti et al. 2022, no scores kept",
     ),
-    "memory_reserve": _taken(
-        0.06, 0.12, "of the GPU's memory is not to be had", "context, kernels, fragments"
+    "memory_reserve": _share(
+        0.06, 0.12, "of the GPU's memory is not to be had", "context, kernels, fragments", most=0.9
     ),
 }
 
@@ -171,12 +184,8 @@ class Assumptions(Mapping[str, Range]):
                 raise SpecError(
                     f"{source}: there is no assumption {name!r}{nearest(name, list(known), 'they are')}"
                 )
-            known[name] = Assumption(
-                value=parse_range(value, f"{source}: {name}"),
-                unit=known[name].unit,
-                why="",
-                source=source,
-            )
+            found = parse_range(value, f"{source}: {name}", known[name].most)
+            known[name] = replace(known[name], value=found, why="", source=source)
         return type(self)(known)
 
     def found(self, name: str, value: Range, source: str) -> Self:
@@ -184,24 +193,22 @@ class Assumptions(Mapping[str, Range]):
         old = self._known[name]
         if old.source != DEFAULT:
             return self  # what a person said comes first
-        return type(self)(
-            self._known | {name: Assumption(value=value, unit=old.unit, why="", source=source)}
-        )
+        told = replace(old, value=value, why="", source=source)
+        return type(self)(self._known | {name: told})
 
 
-def parse_range(value: Any, where: str) -> Range:
-    """A number or ``[least, most]`` above 0. Raises ``SpecError`` that begins with ``where``."""
+def parse_range(value: Any, where: str, most: float = MOST) -> Range:
+    """A number or ``[least, most]`` above 0 and at most ``most``. Raises ``SpecError`` that begins with ``where``."""
     ends = value if isinstance(value, list | tuple) else [value, value]
     try:
         low, high = (_number(end) for end in ends)
-        found = Range(low, high)
     except (TypeError, ValueError):
-        raise SpecError(
-            f"{where} is {value!r}; expected a number, or [least, most], such as [0.2, 0.6]"
-        ) from None
-    if found.low <= 0:
-        raise SpecError(f"{where} is {value!r}; expected numbers above 0")
-    return found
+        low = high = math.nan
+    if NOTHING < low <= high <= most:
+        return Range(low, high)
+    raise SpecError(
+        f"{where} is {value!r}; expected a number above 0 and at most {most:,.15g}, or two of them, [least, most]"
+    )
 
 
 def _number(value: Any) -> float:

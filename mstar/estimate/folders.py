@@ -2,7 +2,6 @@
 
 import json
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,10 @@ from mstar.estimate.models import (
     with_weights,
 )
 from mstar.estimate.ranges import Range
+from mstar.storage.tensors import read_header
 
 LOOKED_AT = 64
 """Queries whose texts and images are looked at."""
-
-HEADER_BYTES = 100_000_000
-"""What the header of a safetensors file has at most, by its own format."""
 
 DIFFERENT = 0.02
 """A share by which a number of parameters may be rounded."""
@@ -102,26 +99,9 @@ def _weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], float]:
     """Every tensor's shape by name, and the bytes of the whole folder."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        shapes |= _header(file)
+        shapes |= read_header(file).shapes
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return shapes, float(size)
-
-
-def _header(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes in one safetensors file: eight bytes of length, and so many of JSON."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, HEADER_BYTES)))
-        return {
-            name: tuple(int(size) for size in entry["shape"])
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (struct.error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise ModelError(
-            f"{file} is not a safetensors file ({error}); copy the model's folder again"
-        ) from None
 
 
 def _json_file(path: Path) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _response(given: Given, most: int) -> Range:
     if measured and measured.generate and not measured.random:
         grown = given.numbers["length_growth"] * measured.generate.response_tokens
         return grown.least(float(most))
-    return (given.numbers["response_share"] * float(most)).least(float(most))
+    return given.numbers["response_share"] * float(most)
 
 
 def _lengths(given: Given, key: str) -> Lengths:

@@ -53,8 +53,9 @@ def train_whole(task: TrainTask, context: Context, writer: ArtifactWriter) -> di
         others = list(_scored(task, context, task.also.score, weights)) if task.also else []
         if not examples and not others:
             raise DataError(
-                "there is nothing to train on: no response was right (or none passed the selection); "
-                "sample more responses, raise the temperature, or loosen evolve.select"
+                "there is nothing to train on: no response was right (or none passed the selection). Sample more "
+                "responses, raise the temperature, or loosen what selects: evolve.select; of the warm-up "
+                "warm_up.min_steps (more are drawn with warm_up.queries), of the PRM prm.queries"
             )
         rows, images = _rows(task, context, examples, others)
     out = context.scratch / "checkpoint"

@@ -18,6 +18,7 @@ from tests import fake_api
 from tests.controller.lives import SHORT
 from tests.executors.making import committing_pods
 from tests.fake_kubelet import Ended, Kubelet, last_word
+from tests.tiny import write_tensors
 
 
 @pytest.fixture
@@ -69,8 +70,9 @@ def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("inputs")
     write_dataset(root / "data", sizes={"train": 8, "validation": 4, "test": 4})
     (root / "model").mkdir()
-    for name in ("config.json", "model.safetensors", "processor_config.json"):
+    for name in ("config.json", "processor_config.json"):
         (root / "model" / name).write_text("{}")
+    write_tensors(root / "model" / "model.safetensors", {})
     return root
 
 

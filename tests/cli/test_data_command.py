@@ -49,6 +49,15 @@ def test_an_import_says_what_it_made_what_it_left_out_and_where_to_look(imported
     assert f"mstarctl data show {out}" in " ".join(said.split())
 
 
+def test_a_share_that_test_and_validation_leave_no_room_for_is_said(imported, tmp_path):
+    _, said = imported
+    assert "--labeled" not in said
+    few = run(
+        "import", "mathv360k", tmp_path / "in", "--out", tmp_path / "o", *FEW, "--labeled", 0.9
+    )
+    assert "train has 45 of the 54 rows that --labeled 0.9 asks for: test takes 9 and" in few.stdout
+
+
 def test_an_import_again_is_told_from_its_report_and_programs_get_all_of_it(imported, tmp_path):
     out, _ = imported
     told = run("import", "mathv360k", tmp_path / "in", "--out", out, *FEW, "-o", "json")

@@ -50,6 +50,15 @@ def test_a_folder_that_is_not_there_is_one_fault(mstarctl, tmp_path):
     assert "Traceback" not in out + error
 
 
+def test_a_device_that_is_not_here_names_the_option(mstarctl, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, error = mstarctl("doctor", "--model", base_folder(), "--device", "cuda")
+    assert code == ModelError.exit_code
+    assert "Set execution.device (of doctor, --device) to auto or cpu." in error
+
+
 def test_a_prm_that_is_none_is_a_fault(mstarctl):
     code, out, _ = mstarctl("doctor", "--prm", base_folder(), *SMALL)
     assert code == ModelError.exit_code

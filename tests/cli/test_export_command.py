@@ -52,6 +52,19 @@ def test_a_tracker_whose_package_is_missing_is_said_at_once(mstarctl, store, mon
     assert "mstar[wandb]" in said
 
 
+def test_a_tracker_that_refuses_is_to_be_put_right_before_the_same_command_helps(
+    mstarctl, store, monkeypatch
+):
+    from mstar.tracking.process import Telling
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: "found")
+    monkeypatch.setattr(Telling, "look", lambda told, **_: told.failed.update(wandb="bad key"))
+    code, _, said = mstarctl("track", "mstar", "--store", store.url, "--to", "wandb")
+    assert code == 7
+    assert "wandb: bad key. Once that is put right, the same command tells the rest" in said
+
+
 def test_exporting_is_told_to_programs_as_json(mstarctl, tmp_path, monkeypatch):
     from tests.tiny import build_tiny_model
 

@@ -16,7 +16,7 @@ from mstar.recipe import planned_steps
 from mstar.storage import keys
 from mstar.storage.lease import acquire, this_process
 from mstar.storage.memory import MemoryStore
-from tests.runs import committing, small_spec, stored_run
+from tests.runs import INPUTS, committing, small_spec, stored_run
 
 
 class Silent:
@@ -230,6 +230,29 @@ def test_a_failure_that_may_pass_is_tried_again_with_its_reason(store):
     assert len(executor.submitted) == planned_steps(small_spec()) + 1
     assert reporter.reasons == ["the disk is full"]
     assert len({job.attempt for job in executor.submitted[:2]}) == 2
+
+
+def test_a_failure_names_models_as_the_spec_does_and_not_where_the_store_has_them(store):
+    model = INPUTS.model
+    folder = f"memory:/models/{model.id}/files.50909ec0"
+
+    def fail(job):
+        if job.step == "base/test":
+            committing(store)(job)
+            return
+        base = load_history(store, "small")[0].ref
+        raise DataError(
+            f"{folder} is bad, {folder}/config.json too; /scratch/x/artifacts/{model.digest}, "
+            f"/s/steps/{base.id}/attempt-1-1.aa/model and /s/steps/{base.id}/attempt-1-1.aa/model/model.safetensors."
+        )
+
+    with pytest.raises(DataError) as caught:
+        advance(store, small_spec(model="/models/mine"), fail)
+    said = str(caught.value).partition("failed: ")[2]
+    assert said == (
+        "/models/mine is bad, /models/mine/config.json too; /models/mine, step base/test and "
+        "step base/test/model.safetensors."
+    )
 
 
 def test_a_failure_that_stays_ends_the_run_after_the_allowed_attempts(store):

@@ -38,10 +38,12 @@ def test_an_assumption_that_there_is_not_names_the_nearest():
 
 
 @pytest.mark.parametrize(
-    "value", ["much", [3, 2], [1, 2, 3], 0, -1, True, None, {"a": 1}, "nan", [1, "inf"]]
+    "value",
+    ["much", [3, 2], [1, 2, 3], 0, -1, 1.1, [0.5, 2], True, None, {"a": 1}, "nan", [1, "inf"]],
 )
 def test_what_is_no_number_is_refused(value):
-    with pytest.raises(errors.SpecError, match=r"mine\.yaml: right is"):
+    said = r"mine\.yaml: right is .*; expected a number above 0 and at most 1, or two of them"
+    with pytest.raises(errors.SpecError, match=said):
         Assumptions().said({"right": value}, "mine.yaml")
 
 

@@ -14,6 +14,7 @@ from mstar.estimate.folders import image_tokens, read_data, read_model
 from mstar.estimate.models import from_config
 from mstar.estimate.ranges import Range
 from tests.runs import small_spec
+from tests.tiny import write_tensors
 
 CONFIG = {
     "model_type": "any",
@@ -34,12 +35,7 @@ def write_model(folder: Path, shapes=None, config=CONFIG) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     if shapes is not None:
-        header = {
-            name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
-            for name, shape in shapes.items()
-        }
-        text = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
-        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+        write_tensors(folder / "model.safetensors", shapes)
     return folder
 
 

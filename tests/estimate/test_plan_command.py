@@ -15,6 +15,7 @@ from mstar.config import load_spec
 from mstar.controller.prepare import prepare
 from mstar.demo.dataset import write_dataset
 from mstar.demo.specs import base_folder
+from mstar.estimate.assumptions import DEFAULTS
 from mstar.estimate.calibration import parse_calibration, save_calibration
 from mstar.recipe import Done, next_step
 from mstar.storage.artifacts import ArtifactWriter
@@ -57,7 +58,7 @@ def spec(tmp_path, data):
     body = {
         "name": "small", "store": str(tmp_path / "store"), "data": {"path": str(data)},
         "model": str(base_folder()), "evolve": {"iterations": 2, "rollout": {"max_new_tokens": 72}},
-        "warm_up": {"rollout": {"max_new_tokens": 72}},
+        "warm_up": {"rollout": {"max_new_tokens": 72}}, "prm": {"rollout": {"max_new_tokens": 72}},
     }  # fmt: skip
     file.write_text(yaml.safe_dump(body), encoding="utf-8")
     return file
@@ -188,6 +189,17 @@ def test_a_saved_measurement_is_used_and_shown(spec, tmp_path):
         (["--gpu", "h10"], errors.SpecError, "did you mean h100"),
         (["--assume", "rihgt=0.5"], errors.SpecError, "did you mean right"),
         (["--assume", "right=much"], errors.SpecError, "expected a number"),
+        (
+            ["--assume", "right=2"],
+            errors.SpecError,
+            "right is 2; expected a number above 0 and at most 1,",
+        ),
+        (["--assume", "memory_reserve=5"], errors.SpecError, "above 0 and at most 0.9,"),
+        (["--assume", "steps=1e300"], errors.SpecError, "at most 1,000,000,000,000,"),
+        (["--price", "inf"], errors.SpecError, "--price is inf; expected a number from 0 to"),
+        (["--price", "1e400"], errors.SpecError, "--price is inf"),
+        (["--price", "nan"], errors.SpecError, "--price is nan"),
+        (["--price", "-1"], errors.SpecError, "--price is -1.0"),
         (["--assume", "nowhere.yaml"], errors.SpecError, "cannot be read"),
         (["--quota", "much"], errors.SpecError, "500GB"),
         (["--parameters", "many"], errors.SpecError, "8.5e9"),
@@ -202,6 +214,22 @@ def test_a_mistake_is_one_message(spec, options, kind, said):
     result = run("-f", spec, "--no-store", *options)
     assert isinstance(result.exception, kind)
     assert said in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "options", [("--gpu", "h10"), ("--quota", "much"), ("--assume", "right=2"), ("--price", "inf")]
+)
+def test_a_mistake_in_what_is_said_is_told_before_model_and_data_are_looked_for(spec, options):
+    lost = run("-f", spec, "--no-store", "--set", "model=/nowhere/m", *options)
+    assert isinstance(lost.exception, errors.SpecError)
+
+
+@pytest.mark.parametrize("value", ["0.9", "1e-11"])
+def test_the_least_and_the_most_that_may_be_said_make_a_plan(spec, value):
+    for name, known in DEFAULTS.items():
+        planned(spec, "--assume", f"{name}={value}")
+        if known.most > 1:
+            planned(spec, "--assume", f"{name}=1e12")
 
 
 def test_a_model_or_data_that_is_nowhere_says_what_to_give(spec):

@@ -123,7 +123,7 @@ def test_assumptions_that_are_ranges_give_ranges():
 
 def test_a_response_never_has_more_than_it_may():
     found = given(
-        {"evolve": {"rollout": {"max_new_tokens": 8}}}, numbers=numbers(response_share=[0.5, 3])
+        {"evolve": {"rollout": {"max_new_tokens": 8}}}, numbers=numbers(response_share=[0.5, 1])
     )
     from mstar.estimate.planning import make_plan
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mstar.controller.folders import ModelFolder
 from mstar.errors import ModelError
 from mstar.models.family import load_family
 from mstar.models.legacy.minicpm import as_lists
@@ -217,3 +218,10 @@ def test_text_that_stands_for_an_image_is_refused(family):
     word = {"minicpmv": "<image>", "phi3_v": "<|image_2|>", "internvl_chat": "<IMG_CONTEXT>"}
     with pytest.raises(ModelError, match="stands for an image"):
         family.encode([ask("see " + word[family.config.model_type])])
+
+
+def test_what_is_read_of_a_folder_before_a_run_agrees_with_the_family(standin, family):
+    found = ModelFolder(standin)
+    assert found.context == family.context
+    assert len(dict(found.tokens)) == family.vocabulary
+    assert found.image_words == []

@@ -3,10 +3,13 @@
 What holds for its prompts is in ``test_family_prompts``.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, DynamicCache
 
+from mstar.controller.folders import ModelFolder
 from mstar.core.records import Example, Finish, Response
 from mstar.execution import Execution
 from mstar.models.family import load_family
@@ -228,3 +231,14 @@ def test_a_reward_model_gives_responses_to_one_prompt_the_values_that_each_has_a
         values = values[len(code.tokens) :]
         assert len(found.scores) == len(response.text.split("\n")) - response.text.endswith("\n")
         close(torch.tensor(found.scores), values[[end - 1 for end in found.step_ends]])
+
+
+def test_what_is_read_of_a_folder_before_a_run_agrees_with_the_family(folder):
+    found = ModelFolder(folder)
+    family: Any = load_family(folder)
+    assert found.context == family.context
+    assert len(dict(found.tokens)) == family.vocabulary
+    assert set(found.image_words) <= set(
+        family.tokenizer.convert_ids_to_tokens(list(family.reserved))
+    )
+    assert {"q_proj", "down_proj"} <= found.layers

@@ -9,6 +9,7 @@ from mstar.demo.dataset import write_dataset
 from mstar.storage.folder import FolderStore
 from mstar.study import runner
 from tests.study.making import Stages, read_json, write_study
+from tests.tiny import write_tensors
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +19,9 @@ def inputs(tmp_path_factory):
     write_dataset(root / "data", sizes={"train": 40, "validation": 8, "test": 40})
     for model in ("a", "b"):
         (root / model).mkdir()
-        for name in ("config.json", "model.safetensors", "processor_config.json"):
+        for name in ("config.json", "processor_config.json"):
             (root / model / name).write_text(f'{{"model": "{model}"}}')
+        write_tensors(root / model / "model.safetensors", {}, of=model)
     return root
 
 

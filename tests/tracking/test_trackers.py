@@ -132,3 +132,14 @@ def test_a_server_that_is_not_there_is_said_once_and_told_later(places, monkeypa
     later, warned = tell(store, both)
     assert warned == []
     assert (later.told["mlflow"], later.told["tensorboard"]) == (failed.told["tensorboard"], 0)
+
+
+def test_a_folder_that_mlflow_does_not_write_to_unasked_is_said_in_one_line(places, monkeypatch):
+    store = make_store(places)
+    make_run(store, places, make_spec(), until=5)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{places / 'mlruns'}")
+    _, warned = tell(store, Tracking(to=("mlflow",)))
+    assert len(warned) == 1
+    assert "only where MLFLOW_ALLOW_FILE_STORE=true is set" in warned[0]
+    assert "Exception" not in warned[0]

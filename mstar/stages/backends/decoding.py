@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from mstar.errors import ModelError
 from mstar.models.family import Encoded, Family
 from mstar.stages.backends.cache import new_cache, repeat_rows
 from mstar.stages.backends.draws import pick, uniforms
@@ -62,7 +63,7 @@ class Decoder:
     ) -> list[tuple[int, ...]]:
         """The tokens drawn for each row of one batch, an end token included when there is one.
 
-        ``finished`` is told the places of rows as they end.
+        ``finished`` is told the places of rows as they end. ``ModelError`` where the model says no numbers.
         """
         offsets = [len(row.prefix) for row in rows]
         numbers = uniforms([row.seed for row in rows], offsets, sampling.max_new_tokens)
@@ -74,7 +75,14 @@ class Decoder:
             token = self._draw(state, numbers[state.index, step], sampling)
             drawn[state.index, step] = token.masked_fill(over, -1)
             over = over | torch.isin(token, self.eos)
-            ended = int(over.sum())
+            # One wait for the device, whatever is asked of it.
+            ended, last = torch.stack((over.sum(), token.max())).tolist()
+            if last >= state.logits.shape[-1]:
+                raise ModelError(
+                    f"the model in {self.family.path} says NaN or infinity where token {step + 1} of a response is "
+                    "to be drawn: its weights are broken, or the training before ran away. `mstarctl doctor --model "
+                    f"{self.family.path}` looks at the weights; a lower learning_rate and clip keep training in bounds."
+                )
             if ended == len(over) or step + 1 == sampling.max_new_tokens:
                 break
             if ended >= DROP_SHARE * len(over):

@@ -42,9 +42,15 @@ def _mix(
 def pick(
     logits: torch.Tensor, numbers: torch.Tensor, *, temperature: float, top_p: float
 ) -> torch.Tensor:
-    """One token a row of ``logits``; temperature 0 takes the most probable and needs no number."""
+    """One token a row of ``logits``; temperature 0 takes the most probable and needs no number.
+
+    A row from which none can be drawn (NaN, or an infinite logit) gets the number after the last token's.
+    """
     if temperature == 0:
-        return logits.argmax(dim=-1)
+        token = logits.argmax(dim=-1)
+        # The search for the largest stops at a NaN.
+        best = logits.gather(-1, token[:, None])[:, 0]
+        return token.where(best < torch.inf, logits.shape[-1])
     rows = max(1, _CHUNK // logits.shape[-1])
     chosen = [
         _invert(torch.softmax(part.float() / temperature, dim=-1), number, top_p)
@@ -60,6 +66,7 @@ def _invert(probabilities: torch.Tensor, numbers: torch.Tensor, top_p: float) ->
     total = cumulative[:, -1:]
     # Rounding must not carry the target to the very end, past the last token that has any probability.
     target = torch.minimum(numbers[:, None] * total, total * (1 - 2**-22))
+    # No comparison with NaN holds, so the search among such numbers ends behind the last.
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
 

@@ -18,7 +18,7 @@ def choose_device(execution: Execution) -> torch.device:
     if not available[execution.device]:
         raise ModelError(
             f"the execution asks for device {execution.device!r}, but torch {torch.__version__} finds none here. "
-            "Set execution.device to auto or cpu."
+            "Set execution.device (of doctor, --device) to auto or cpu."
         )
     return torch.device(execution.device)
 

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
 
 from mstar.config import Tracking
+from mstar.errors import SpecError
 from mstar.history import Run
 from mstar.storage.store import Store
 from mstar.tracking.points import Point, configuration
@@ -21,6 +22,8 @@ from mstar.tracking.reading import Story
 from mstar.tracking.told import Note, Sink, event_file, read_note, told_in_files
 
 INIT_SECONDS = 30
+FILES = "MLFLOW_ALLOW_FILE_STORE"
+"""What later versions of MLflow 3 ask for before they write into a folder."""
 
 
 def open_sink(tracker: str, store: Store, story: Story, tracking: Tracking, scratch: Path) -> Sink:
@@ -125,7 +128,15 @@ class MLflow:
         self._tracker: Any = MLflowTracker(
             project, run_id=self._note.id or None, run_name=run.name, tags=tags if begun else None
         )
-        self._tracker.start()
+        try:
+            self._tracker.start()
+        except Exception as error:  # known by its advice alone
+            if FILES not in str(error):
+                raise
+            raise SpecError(
+                f"mlflow writes into a folder ({os.environ['MLFLOW_TRACKING_URI']}) only where {FILES}=true is set; "
+                "set it, or MLFLOW_TRACKING_URI to a server's address"
+            ) from error
         if begun:
             self._note.id = self._tracker.tracker.info.run_id
             self._note.write()

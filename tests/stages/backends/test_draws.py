@@ -92,3 +92,15 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it():
 def test_temperature_zero_takes_the_most_probable():
     logits = torch.tensor([[0.1, 0.3, 0.2], [2.0, -1.0, 1.9]])
     assert pick(logits, torch.tensor([0.99, 0.99]), temperature=0, top_p=1.0).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("top_p", [0.9, 1.0])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_nothing_is_drawn_where_a_logit_is_no_number(temperature, top_p, wrong):
+    logits = torch.zeros(2, 5)
+    logits[1, 3] = wrong
+    numbers = uniforms([0, 1], [0, 0], 1)[:, 0]
+    drawn = pick(logits, numbers, temperature=temperature, top_p=top_p)
+    assert drawn[0] < 5
+    assert drawn[1] == 5

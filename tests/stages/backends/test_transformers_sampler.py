@@ -160,3 +160,13 @@ def test_a_device_that_is_absent_is_refused(tiny_model):
         pytest.skip("this machine has CUDA")
     with pytest.raises(ModelError, match="'cuda'"):
         TransformersSampler(tiny_model, Execution(device="cuda"))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_says_no_numbers_is_refused_and_draws_nothing(tiny_model, temperature):
+    drawer = sampler(tiny_model)
+    with torch.no_grad():
+        drawer.decoder.model.get_output_embeddings().weight[5] = torch.nan
+    sampling = Sampling(n=1, temperature=temperature, max_new_tokens=24)
+    with pytest.raises(ModelError, match=r"NaN or infinity where token 1 .*doctor --model"):
+        drawer.sample(make_prompts(2), sampling, "p", lambda count: None)
