@@ -90,6 +90,7 @@ REQUEST = Request(
     seeds=(None, 7),
     ends=(3,),
     banned=(0, 1),
+    vocabulary=10,
 )
 
 
@@ -103,7 +104,6 @@ def test_vllm_is_asked_for_its_own_log_probabilities_of_what_it_draws():
         def generate(self, prompts, parameters, *, use_tqdm):
             assert [asked.temperature for asked in parameters] == [0.0, 1.0]
             assert {asked.max_tokens for asked in parameters} == {DRAWN_TOKENS}
-            assert parameters[0].logit_bias == {0: -100.0, 1: -100.0}
             steps = [{4: SimpleNamespace(logprob=-0.5)}, {3: SimpleNamespace(logprob=-1)}]
             drawn = SimpleNamespace(token_ids=[4, 3], logprobs=steps)
             return [SimpleNamespace(prompt_token_ids=[9] * 5, outputs=[drawn]) for _ in prompts]
@@ -111,10 +111,13 @@ def test_vllm_is_asked_for_its_own_log_probabilities_of_what_it_draws():
     with installed(World()):
         vars(sys.modules["vllm"])["LLM"] = FakeLLM
         answers = vllm_draws.generate(REQUEST)
+        on_a_gpu = vllm_draws.engine_options(REQUEST, "cuda")
     assert answers == [Answer(prompt_tokens=5, tokens=(4, 3), logprobs=(-0.5, -1.0))] * 2
     assert (seen["max_model_len"], seen["max_num_seqs"], seen["dtype"]) == (256, 2, "float32")
     assert seen["enable_chunked_prefill"] is False
-    assert "enable_chunked_prefill" not in vllm_draws.engine_options(REQUEST, "cuda")
+    assert "enable_chunked_prefill" not in on_a_gpu
+    never = {"banned": [0, 1], "vocabulary": 10}
+    assert seen["additional_config"] == on_a_gpu["additional_config"] == {"mstar": never}
 
 
 def break_off(request):

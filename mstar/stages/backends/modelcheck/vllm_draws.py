@@ -40,7 +40,6 @@ GRACE = 10.0
 SHORTEST_CONTEXT = 256
 BATCHED_TOKENS = 8192
 CPU_CACHE_BYTES = 1 << 30
-UNLIKELY = -100.0
 
 ADVICE = (
     "vLLM computes something else of this model than transformers, which trains it: sample with execution.engine "
@@ -60,6 +59,7 @@ class Request:
     seeds: tuple[int | None, ...]
     ends: tuple[int, ...]
     banned: tuple[int, ...]
+    vocabulary: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,6 @@ def generate(request: Request) -> list[Answer]:
             seed=seed,
             max_tokens=DRAWN_TOKENS,
             stop_token_ids=list(request.ends),
-            logit_bias=dict.fromkeys(request.banned, UNLIKELY),
             logprobs=0,
             detokenize=False,
         )
@@ -186,7 +185,9 @@ def generate(request: Request) -> list[Answer]:
 
 
 def engine_options(request: Request, platform: str) -> dict[str, Any]:
-    """What the engine is started with: for few rows once, so nothing is compiled."""
+    """What the engine is started with: for few rows once, so nothing is compiled. Needs vLLM's package at hand."""
+    from mstar.stages.backends import vllm_bans
+
     options: dict[str, Any] = {
         "model": str(request.model),
         "dtype": request.dtype,
@@ -195,6 +196,8 @@ def engine_options(request: Request, platform: str) -> dict[str, Any]:
         "max_num_batched_tokens": max(request.context, BATCHED_TOKENS),
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         "generation_config": "vllm",
+        "logits_processors": [vllm_bans.NAME],
+        "additional_config": vllm_bans.asked(request.banned, request.vocabulary),
         "enforce_eager": True,
         "disable_log_stats": True,
         "seed": 0,
@@ -221,4 +224,5 @@ def _request(patient: Patient, names: list[str]) -> Request:
         seeds=(None,) * len(patient.prompts) + tuple(SEEDS) * (sampled // len(SEEDS)),
         ends=family.eos,
         banned=family.banned,
+        vocabulary=family.vocabulary,
     )
