@@ -133,7 +133,12 @@ fi
 
 # What is loaded is what tools/images.sh says it built, one name a line.
 touch "$state/images"
+needed_gigabytes=20
 if [[ ${MSTAR_CLUSTER_IMAGES:-yes} != no && -x $project/tools/images.sh ]]; then
+    if [[ ! -s $state/loaded ]]; then # builder and node hold every layer each
+        free=$(df --output=avail --block-size=1G "$state" | tail -n 1)
+        ((free >= needed_gigabytes)) || die "building and loading the images takes up to $needed_gigabytes GB of disk, and ${free// /} are free for $state"
+    fi
     begun=$SECONDS
     # No registry is needed: the base is made of Debian's own packages.
     base=${BASE:-$("$project/images/base/debootstrap.sh")}
