@@ -34,7 +34,7 @@ def parts(model: Path, device: str, *, tiny: bool) -> dict[str, list[str]]:
         }
     return {
         "vllm": ["--prompts", "64", "--rounds", "3", "--samples", "16", *common],
-        "training": ["--rows", "256", "--repeats", "2", "--batch", "32", *common],
+        "training": ["--rows", "64", "--repeats", "2", "--batch", "8", *common],
         "scoring": ["--queries", "16", "--rows", "64", "--answer", "200", *common],
     }
 

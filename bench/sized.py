@@ -57,6 +57,10 @@ def build(folder: Path, *, side: int, full: bool, device: str) -> int:
     with torch.device(device):
         model = Qwen2VLForConditionalGeneration(config).to(dtype)
     model.save_pretrained(folder)
+    count = sum(weight.numel() for weight in model.parameters())
+    del model
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what follows measures other processes
     for path in BASE.iterdir():
         if path.name not in {"config.json", "model.safetensors"}:
             shutil.copy2(path, folder)
@@ -66,4 +70,4 @@ def build(folder: Path, *, side: int, full: bool, device: str) -> int:
         if full:
             settings[part]["patch_size"] = PATCH
     (folder / "processor_config.json").write_text(json.dumps(settings))
-    return int(model.num_parameters())
+    return int(count)

@@ -28,6 +28,9 @@ from mstar.stages.backends.vllm_sampler import VllmSampler
 from mstar.stages.protocols import Prompted
 from mstar.tasks import Sampling
 
+SHARE = 0.42
+"""Of a GPU's memory for each of the two engines."""
+
 Way = Callable[[list[Prompted]], int]
 """Draws the samples of prompts, and counts their tokens."""
 
@@ -115,7 +118,11 @@ def measure(
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # vLLM's own choice
     execution = Execution(
-        engine="vllm", threads=threads, sampling_rows=256, vllm=Vllm(processes=1), device=device
+        engine="vllm",
+        threads=threads,
+        sampling_rows=256,
+        vllm=Vllm(processes=1, gpu_share=SHARE),
+        device=device,
     )
     sampling = Sampling(n=samples, temperature=1.0, max_new_tokens=72)
     asked = make_prompts(prompts * (rounds + 1), samples, side)
@@ -128,7 +135,7 @@ def measure(
             platform=choose_platform(execution),
             context=sampler.family.context,
             rows=execution.sampling_rows,
-            share=execution.vllm.gpu_share / 2,
+            share=execution.vllm.gpu_share,
         )
         bare = Bare(model, options, sampling)
         ways: dict[str, Way] = {

@@ -233,8 +233,15 @@ def execution_of(common: Execution, pod: Pod) -> Execution:
 def resources_of(stage: str, pod: Pod, execution: Execution) -> Resources:
     """What a stage's container holds: what its block says, and the GPUs of an engine that is split over several.
 
-    ``ValueError`` when the block has GPUs, and they cannot be shared out among such engines.
+    ``ValueError`` when the block has GPUs, and they cannot be shared out among such engines, or are fewer than ranks.
     """
+    if stage == "train" and execution.deepspeed and execution.device != "cpu":
+        given, ranks = pod.resources.gpus, execution.deepspeed.processes
+        if 0 < given < ranks:
+            raise ValueError(
+                f"resources.limits gives a pod {given} GPUs, but execution.deepspeed.processes is {ranks}; "
+                "raise the one or lower the other"
+            )
     size, processes = execution.vllm.tensor_parallel, execution.vllm.processes
     sampling = stage in {"generate", "evaluate"} and execution.engine == "vllm"
     if not sampling or size == 1 or execution.device == "cpu":

@@ -21,6 +21,7 @@ from mstar.estimate.layout import Layout, layouts, setup_of
 from mstar.estimate.memory import Verdict
 from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import ZERO, Range
+from mstar.estimate.scratch import scratch_warnings
 from mstar.estimate.speed import (
     HALF,
     Lengths,
@@ -114,6 +115,8 @@ def make_plan(given: Given) -> RunPlan:
     )
     warnings = [*memory_warnings(memory), *quota_warnings(store, given.quota)]
     warnings += idle_warnings(places, local=given.local)
+    if not given.local:
+        warnings += scratch_warnings(works, places, given.models, spec.cluster)
     return RunPlan(
         steps=tuple(steps),
         stages=tuple(by_stage(steps, given.price)),

@@ -76,3 +76,11 @@ def test_gpus_that_follow_are_counted():
     assert gpus_held(Cluster(), execution, "generate") == 6
     assert gpus_held(Cluster(), execution, "evaluate") == 2
     assert gpus_held(Cluster(), execution, "score") == 0
+
+
+def test_a_pod_with_fewer_gpus_than_ranks_is_refused():
+    ranks = {"deepspeed": {"processes": 8}}
+    with pytest.raises(SpecError, match=r"a pod 4 GPUs, but execution.deepspeed.processes is 8"):
+        container("iter-01/train", {"nvidia.com/gpu": 4}, **ranks)
+    assert container("iter-01/train", {"nvidia.com/gpu": 8}, **ranks)
+    assert container("iter-01/train", {"nvidia.com/gpu": 4}, device="cpu", **ranks)

@@ -14,8 +14,9 @@ from mstar.execution import DeepSpeed, Execution, refusal
 from mstar.optimization import Optimization
 from mstar.stages.backends.runtime import choose_device
 
-SILENCE = timedelta(minutes=30)
-"""How long ranks wait for each other before they give up: also while others store a checkpoint inside the step."""
+SILENCE = timedelta(hours=1)
+"""How long ranks wait for each other before they give up: also while others store a checkpoint inside the step, or
+one fetches the checkpoint that all go on from."""
 
 
 def open_accelerator(execution: Execution, optimization: Optimization) -> Accelerator:

@@ -33,7 +33,7 @@ from mstar.stages.backends.handover import (
     write_job,
     write_rows,
 )
-from mstar.stages.backends.runtime import choose_device
+from mstar.stages.backends.runtime import check_ranks, choose_device
 from mstar.stages.context import Gang, never
 from mstar.stages.gang import await_address
 from mstar.stages.interim import Interim
@@ -130,6 +130,7 @@ def _run_ranks(
     """Start the ranks, pass on what they say until they end, and raise what they raised."""
     assert execution.deepspeed is not None
     processes = execution.deepspeed.processes
+    check_ranks(execution, processes)
     command = [sys.executable, "-m", "torch.distributed.run", *_meeting(gang), "--max-restarts=0"]
     command += [f"--nproc-per-node={processes}", "-m", RANK_MODULE, str(folder)]
     heard = _Heard(folder, progress)

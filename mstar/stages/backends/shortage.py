@@ -11,7 +11,7 @@ from mstar.errors import OutOfMemory
 from mstar.execution import Execution
 from mstar.optimization import Optimization
 
-SAID = ("out of memory", "DefaultCPUAllocator", "not enough memory")
+SAID = ("out of memory", "_STATUS_ALLOC_FAILED", "DefaultCPUAllocator", "not enough memory")
 """What torch says in a plain ``RuntimeError`` when a CPU, MPS or a CUDA library gets no memory."""
 
 CHARS = 200

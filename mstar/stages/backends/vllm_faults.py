@@ -14,7 +14,7 @@ from mstar.stages.backends.vllm_engine import Fault
 LAST_CHARS = 400
 
 _MEMORY = re.compile(
-    r"out of memory|OutOfMemory|MemoryError|bad_alloc|[Cc]an(?:no|')t allocate memory"
+    r"out of memory|OutOfMemory|_STATUS_ALLOC_FAILED|MemoryError|bad_alloc|[Cc]an(?:no|')t allocate memory"
     r"|No available memory for the cache|larger than the available KV cache|is less than desired",
 )
 _ERROR = re.compile(

@@ -20,6 +20,7 @@ from tests.tiny import build_tiny_model
 CPU = Execution(device="cpu")
 SHORTAGES = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`"),
     "python": MemoryError(),
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate"),
     "mps": RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),

@@ -80,8 +80,9 @@ FULL = (
         World(refuses=ValueError(FULL)),
         World(breaks=RuntimeError(LITTLE)),
         World(dies=1, says=("INFO ready", f"(EngineCore pid=7) ERROR {LITTLE}")),
+        World(breaks=RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")),
     ],
-    ids=["starting", "running", "gone"],
+    ids=["starting", "running", "gone", "cublas"],
 )
 def test_out_of_memory_names_the_settings_to_change(tiny_model, trouble):
     with installed(trouble), pytest.raises(OutOfMemory) as caught:
