@@ -68,6 +68,7 @@ def test_an_engine_s_process_that_is_gone_is_tried_elsewhere_with_its_last_words
 
 
 LITTLE = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 FULL = (
     "To serve at least one request with the model's max seq len (2048), (4.0 GiB KV cache is "
     "needed, which is larger than the available KV cache memory (1.0 GiB)"
@@ -80,9 +81,8 @@ FULL = (
         World(refuses=ValueError(FULL)),
         World(breaks=RuntimeError(LITTLE)),
         World(dies=1, says=("INFO ready", f"(EngineCore pid=7) ERROR {LITTLE}")),
-        World(breaks=RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")),
     ],
-    ids=["starting", "running", "gone", "cublas"],
+    ids=["starting", "running", "gone"],
 )
 def test_out_of_memory_names_the_settings_to_change(tiny_model, trouble):
     with installed(trouble), pytest.raises(OutOfMemory) as caught:
@@ -93,6 +93,12 @@ def test_out_of_memory_names_the_settings_to_change(tiny_model, trouble):
     assert "up to 256 tokens" in message
     assert "GiB" in message
     assert not caught.value.retriable
+
+
+def test_a_cuda_library_that_gets_no_memory_is_a_shortage_too(tiny_model):
+    world = World(breaks=RuntimeError(CUBLAS))
+    with installed(world), pytest.raises(OutOfMemory, match=r"_ALLOC_FAILED.*sampling_rows"):
+        sample(tiny_model, make_prompts(9))
 
 
 def test_the_cause_is_the_first_error_that_is_not_about_another_process():
