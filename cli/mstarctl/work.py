@@ -27,7 +27,7 @@ from mstar.storage.store import Store
 from mstar.tracking.packages import to_tell
 from mstarctl import show
 from mstarctl.inputs import read_spec
-from mstarctl.tracking import telling
+from mstarctl.telling import telling
 
 if TYPE_CHECKING:
     from mstar.executors.k8s.api import Api

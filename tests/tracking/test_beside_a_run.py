@@ -5,7 +5,7 @@ import sys
 from typing import ClassVar
 
 import pytest
-from mstarctl import tracking as command
+from mstarctl import telling as command
 
 from mstar.errors import DataError, MissingDependency, Preempted
 from mstar.executors.fake import FakeExecutor
