@@ -4,7 +4,6 @@ No weights, no torch, no transformers: configuration, tokenizer and the weights'
 there, or is not written as most do, says nothing here; a folder that is refused would be refused by a step.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from mstar.config import Prompts, RunSpec
 from mstar.errors import ModelError, SpecError
 from mstar.optimization import Optimization
-from mstar.storage.tensors import Header, read_header
+from mstar.storage.tensors import Header, read_header, read_object
 
 IMAGE_TOKENS = (
     *("image_token_id", "image_token_index", "video_token_id", "video_token_index"),
@@ -29,7 +28,7 @@ class ModelFolder:
         _check_files(path)
         headers = [_whole(file) for file in _weights(path)]
         self.shapes = {name: shape for each in headers for name, shape in each.shapes.items()}
-        self.config = _json(path / "config.json")
+        self.config = read_object(path / "config.json")
         self.tokens = list(_tokens(path / "tokenizer.json"))
         self._check_vocabulary()
 
@@ -152,7 +151,7 @@ def _weights(folder: Path) -> list[Path]:
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or not index.is_file():
         return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
-    weights = _json(index).get("weight_map")
+    weights = read_object(index).get("weight_map")
     names = sorted(set(map(str, weights.values()))) if isinstance(weights, Mapping) else []
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -167,7 +166,7 @@ def _tokens(file: Path) -> Iterator[tuple[str, int]]:
     """The tokens of a tokenizer that is written as one file, with their numbers; nothing of any other."""
     if not file.is_file():
         return
-    found = _json(file)
+    found = read_object(file)
     model, added = found.get("model"), found.get("added_tokens")
     words = model.get("vocab") if isinstance(model, Mapping) else None
     if isinstance(words, Mapping):
@@ -175,13 +174,3 @@ def _tokens(file: Path) -> Iterator[tuple[str, int]]:
     for token in added if isinstance(added, list) else ():
         if isinstance(token, Mapping) and isinstance(token.get("id"), int):
             yield str(token.get("content")), token["id"]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{file} is not a JSON object")
-    return found

@@ -1,6 +1,5 @@
 """Models and data as they lie on the disk: only what is cheap to read, without torch."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from mstar.estimate.models import (
     with_weights,
 )
 from mstar.estimate.ranges import Range
-from mstar.storage.tensors import read_header
+from mstar.storage.tensors import read_header, read_object
 
 LOOKED_AT = 64
 """Queries whose texts and images are looked at."""
@@ -68,7 +67,7 @@ def read_model(path: str, key: str, parameters: float | None = None) -> ModelFac
             f"{key}: nothing is known of {path}: there is no config.json, and no model of that name is known. Put the "
             f"model there, or say how large it is: {option} 8.5e9"
         )
-    config = _json_file(folder / "config.json")
+    config = read_object(folder / "config.json")
     shapes, size = _weights(folder)
     if not shapes and parameters:
         facts = _shape(name, config, parameters)
@@ -102,16 +101,6 @@ def _weights(folder: Path) -> tuple[dict[str, tuple[int, ...]], float]:
         shapes |= read_header(file).shapes
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return shapes, float(size)
-
-
-def _json_file(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return found
 
 
 def read_data(spec: RunSpec, given: Mapping[str, int]) -> DataFacts:
@@ -171,7 +160,7 @@ def image_tokens(path: str, sizes: Sequence[tuple[int, int]], max_pixels: int) -
     file = next((folder / name for name in PROCESSORS if (folder / name).is_file()), None)
     if file is None or not sizes:
         return None
-    config = _json_file(file)
+    config = read_object(file)
     inner = config.get("image_processor", config)
     try:
         side = int(inner["patch_size"]) * int(inner["merge_size"])

@@ -1,9 +1,10 @@
-"""The headers of safetensors files: what a model folder holds, in milliseconds and without torch."""
+"""What a model folder's files say of it, in milliseconds and without torch: JSON, and the headers of safetensors."""
 
 import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mstar.errors import ModelError
 
@@ -17,6 +18,17 @@ class Header:
 
     shapes: dict[str, tuple[int, ...]]
     bytes: int
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in one file; ``ModelError`` when it holds none."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} is not a JSON object")
+    return found
 
 
 def read_header(file: Path) -> Header:

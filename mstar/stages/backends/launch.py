@@ -46,12 +46,11 @@ RANK_MODULE = "mstar.stages.backends.rank"
 POLL_SECONDS = 0.2
 END_SECONDS = 30
 MEETING_SECONDS = 900
+"""How long the machines of a gang wait for the last of them to start its ranks."""
 LOG_CHARS = 8000
 LAST_CHARS = 400
 LAUNCHER_SAYS = "torch/distributed/elastic/multiprocessing/api.py"
 """In the line with which torchrun begins to say, at length, which rank failed."""
-
-"""How long the machines of a gang wait for the last of them to start its ranks."""
 
 
 def train_in_ranks(
