@@ -113,7 +113,9 @@ class Session:
 
     def save(self, checkpoint: Path, state: TrainerState) -> None:
         """Write ``model`` (for transformers, adapters merged in) and ``trainer`` (what ``load`` takes over)."""
-        weights = self.accelerator.get_state_dict(self.module)
+        # Shared-out weights are put together by all ranks; else each would copy the whole model for nothing.
+        asked = zero_stage(self.accelerator) == 3 or self.accelerator.is_main_process
+        weights = self.accelerator.get_state_dict(self.module) if asked else {}
         folder = checkpoint / "model"
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
