@@ -213,3 +213,23 @@ def test_vllm_is_not_asked_for_such_a_model(standin, monkeypatch):
     monkeypatch.setattr(vllm_sampler, "choose_platform", lambda execution: "cpu")
     with pytest.raises(SpecError, match=r"Set execution\.engine to transformers"):
         vllm_sampler.VllmSampler(standin, how(engine="vllm"))
+
+
+def test_activations_are_computed_again_where_that_is_asked_and_the_losses_stay(
+    standin, trained, tmp_path, monkeypatch
+):
+    from transformers import modeling_utils
+
+    again, layers = modeling_utils.checkpoint, []
+
+    def counted(*args, **kwargs):
+        layers.append(args[0])
+        return again(*args, **kwargs)
+
+    monkeypatch.setattr(modeling_utils, "checkpoint", counted)
+    trainer = AccelerateTrainer("policy", standin, how(micro_batch=2, gradient_checkpointing=True))
+    report = trainer.train(
+        make_rows(8), OPTIMIZATION, seed=0, resume_from=None, save_to=tmp_path, progress=quiet
+    )
+    assert layers
+    assert report.losses == pytest.approx(trained[1][0].losses, rel=1e-6)
