@@ -161,8 +161,9 @@ class VllmSampler:
                 if not job.prompt.seeds:
                     yield job, ()
                     continue
-                image = job.prompt.image if job.prompt.image.mode == "RGB" else None
-                image = image or job.prompt.image.convert("RGB")
+                image = job.prompt.image
+                if image.mode != "RGB":
+                    image = image.convert("RGB")
                 name = digest.of(image)
                 pool = self._open_pool()
                 yield from self._collected(pool, waiting, block=False)
