@@ -131,15 +131,13 @@ def test_an_interrupted_evaluation_goes_on_and_asks_nothing_twice(tmp_path, eval
 def test_what_the_engine_cannot_read_is_not_taken_for_a_folder_that_cannot_be_written(
     tmp_path, evaluate
 ):
+    class Broken(Formula):
+        def open(self, model, execution):
+            raise OSError("a shard of the weights is gone")
+
     write_all(tmp_path / "data")
-    broken = Formula()
-
-    def refuse(*_):
-        raise OSError("a shard of the weights is gone")
-
-    broken.open = refuse
     with pytest.raises(OSError, match=r"^a shard of the weights is gone$"):
-        evaluate(broken, "mmstar")
+        evaluate(Broken(), "mmstar")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, evaluate):
