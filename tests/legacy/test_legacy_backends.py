@@ -17,6 +17,7 @@ from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.draws import pick, uniforms
 from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.backends.transformers_scorer import TransformersScorer
+from mstar.stages.backends.trial import ready_model
 from mstar.tasks import Sampling
 from tests.legacy.building import build_standin
 from tests.stages.backends.rows import make_prompts, make_rows
@@ -204,6 +205,11 @@ def test_no_backend_runs_code_that_was_not_allowed(standin):
     ):
         with pytest.raises(ModelError, match=r"execution\.remote_code: true"):
             opening()
+
+
+def test_such_a_model_is_not_measured_for_a_plan(standin, tmp_path):
+    with pytest.raises(ModelError, match="plan without --calibrate"):
+        ready_model(standin, tmp_path, how())
 
 
 def test_vllm_is_not_asked_for_such_a_model(standin, monkeypatch):
