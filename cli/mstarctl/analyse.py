@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mstar.errors import MissingDependency, SpecError
-from mstarctl.options import Output, OutputOption, StoreOption
+from mstarctl.options import INTERRUPTED, Output, OutputOption, StoreOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mstar.data.splits import Sample
 
 KEY_VARIABLE = "MSTAR_JUDGE_KEY"
-INTERRUPTED = 130
 
 app = typer.Typer(help="Look closer at what a run has made.", no_args_is_help=True)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mstar.errors import SpecError
-from mstarctl.analyse import INTERRUPTED, KEY_VARIABLE, endpoint_of
-from mstarctl.options import Output, OutputOption
+from mstarctl.analyse import KEY_VARIABLE, endpoint_of
+from mstarctl.options import INTERRUPTED, Output, OutputOption
 
 if TYPE_CHECKING:
     from mstar.analysis.endpoint import Endpoint
@@ -172,7 +172,7 @@ def _prompt(template: str | None) -> "Prompt | None":
     lacking = [place for place in PLACES if place not in template]
     try:
         template.format(question="", options="")
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise SpecError(
             f"--prompt: only {{question}} and {{options}} can be filled in ({error}); double other braces"
         ) from None

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mstarctl.options import Output, OutputOption
+from mstarctl.options import INTERRUPTED, Output, OutputOption
 
 if TYPE_CHECKING:
     from mstar.data.importing.records import Report, Row, Shares, Skipped, Tally
 
-INTERRUPTED = 130
-EVERY = 60.0
-"""Seconds between two lines of progress in a log."""
 
 app = typer.Typer(help="Import data sets, check them, look at samples.", no_args_is_help=True)
 importing = typer.Typer(
@@ -210,24 +207,11 @@ def show(
 
     splits = [find_split(folder, split)] if split else find_splits(folder)
     drawn = [draw(one, samples, seed) for one in splits]
-    page = samples_page(folder, drawn, seed, now=time.time())
-    write_whole(out, page.encode())
+    page = samples_page(folder, drawn, seed, now=time.time()).encode()
+    write_whole(out, page)
     count = sum(len(one.samples) for one in drawn)
     facts = {"page": str(out), "samples": count, "bytes": len(page)}
     say.message(f"Wrote {out}: {count} samples", facts, as_json=output is Output.JSON)
-
-
-class Lines:
-    """Progress where there is no terminal, in a log: a line a minute."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._next = clock() + EVERY
-
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        if self._clock() >= self._next:
-            self._next = self._clock() + EVERY
-            typer.echo(f"importing: {done:,} of {total:,} {unit}", err=True)
 
 
 def _import(
@@ -244,11 +228,10 @@ def _import(
     from mstar.data.importing.whole import import_data
     from mstarctl import show as say
 
-    asked = Asked(identity=dict(identity), shares=shares, seed=seed, workers=workers or _cores())
+    asked = Asked(identity=dict(identity), shares=shares, seed=seed, workers=workers or cores())
     try:
         with say.bar("importing", as_json=as_json) as tell:
-            now_and_then = tell if as_json or say.errors.is_terminal else Lines(time.monotonic)
-            report = import_data(rows, out, asked, now_and_then)
+            report = import_data(rows, out, asked, tell)
     except KeyboardInterrupt:
         typer.echo("\nmstarctl: interrupted; the same command goes on where this stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -309,7 +292,8 @@ def _facts(files: Iterable[Path]) -> list[list[Any]]:
     return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

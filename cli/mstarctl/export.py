@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import DataError, SpecError
-from mstarctl.options import Output, OutputOption, StoreOption
-
-INTERRUPTED = 130
+from mstarctl.options import INTERRUPTED, Output, OutputOption, StoreOption
 
 
 def export(

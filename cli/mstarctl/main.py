@@ -30,8 +30,6 @@ from mstarctl.options import (
     StoreOption,
 )
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     name="mstarctl",
     help="Self-evolving training of vision-language models (M-STaR): run it, watch it, look at what came out.",

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 
 class Output(StrEnum):
     """How a command prints its result."""

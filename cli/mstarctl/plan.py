@@ -196,9 +196,10 @@ def _stored(
     if opened is None or inputs is None:
         return made_up, nothing_known, ()
     if dict(inputs.queries) != dict(data.queries):
+        counts = ", ".join(f"{count:,} {split}" for split, count in inputs.queries.items())
         raise SpecError(
-            f"run {spec.name} is stored in {opened.url} with other data ({dict(inputs.queries)}); plan it with that, "
-            "or give the new run another name"
+            f"run {spec.name} is stored in {opened.url} with other data ({counts}); plan it with that, or give the "
+            "new run another name"
         )
     return inputs, committed(opened), ()
 

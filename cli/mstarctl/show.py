@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -170,7 +170,7 @@ def lines(
         nonlocal last
         if clock() - last >= QUIET_SECONDS:
             last = clock()
-            write(f"{name}: {f'{done} of {total}' if total else done} {unit}")
+            write(f"{name}: {f'{done:,} of {total:,}' if total else f'{done:,}'} {unit}")
 
     return tell
 
@@ -271,11 +271,6 @@ def overview(found: Overview, *, as_json: bool, entries: Sequence[Entry] = ()) -
     for entry in entries[-5:]:
         took = "adopted" if entry.adopted else f"{entry.seconds:.1f} s"
         typer.echo(f"  {entry.index + 1:>4}  {entry.name:<20} {took}")
-
-
-def with_status(found: Overview, status: Status) -> Overview:
-    """An overview that says something else of the run's state."""
-    return replace(found, status=status)
 
 
 class Followed:

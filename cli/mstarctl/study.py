@@ -33,8 +33,7 @@ from mstar.study.spec import Study, load_study
 from mstar.study.summary import Summary, summarise, summary_body
 from mstarctl import show, study_view
 from mstarctl.inputs import in_place
-
-INTERRUPTED = 130
+from mstarctl.options import INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

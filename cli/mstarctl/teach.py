@@ -14,9 +14,9 @@ from mstar.demo.specs import CONTINUOUS, MSTAR, base_folder, demo_specs
 from mstar.errors import MissingDependency, StorageError
 from mstar.storage.open import open_store
 from mstarctl import show
+from mstarctl.options import INTERRUPTED
 from mstarctl.together import Together
 
-INTERRUPTED = 130
 ROWS = {"base": "base", "warm_up": "warm-up", "continuous": "continuous", "mstar": "M-STaR"}
 
 

@@ -7,9 +7,7 @@ from typing import Annotated
 import typer
 
 from mstar.errors import StorageError
-from mstarctl.options import Output, OutputOption, StoreOption
-
-INTERRUPTED = 130
+from mstarctl.options import INTERRUPTED, Output, OutputOption, StoreOption
 
 
 class To(StrEnum):

@@ -13,7 +13,7 @@ import yaml
 
 from mstar.config import RunSpec
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
-from mstar.controller.prepare import prepare
+from mstar.controller.prepare import check_inputs, prepare
 from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
 from mstar.equivalence.pool import require_math_verify
 from mstar.errors import MissingDependency, NotFound, SpecError, StorageError
@@ -27,12 +27,11 @@ from mstar.storage.store import Store
 from mstar.tracking.packages import to_tell
 from mstarctl import show
 from mstarctl.inputs import read_spec
+from mstarctl.options import INTERRUPTED
 from mstarctl.telling import telling
 
 if TYPE_CHECKING:
     from mstar.executors.k8s.api import Api
-
-INTERRUPTED = 130
 
 
 def run(file: Path, overrides: list[str], *, dry_run: bool, fresh: bool, as_json: bool) -> None:
@@ -41,7 +40,7 @@ def run(file: Path, overrides: list[str], *, dry_run: bool, fresh: bool, as_json
     _check_packages(spec)
     to_tell(spec.tracking)
     if dry_run:
-        show.plan(spec, check(spec), as_json=as_json)
+        show.plan(spec, check_inputs(spec), as_json=as_json)
         return
     store, prepared = _prepared(spec, as_json=as_json)
     withdraw_cancel(store, spec.name)
@@ -270,13 +269,6 @@ def stage(name: str, file: Path, *, as_json: bool) -> None:
     with show.bar(name, as_json=as_json) as tell:
         manifest = run_request(request, tell)
     show.manifest(manifest, as_json=as_json)
-
-
-def check(spec: RunSpec) -> dict[str, int]:
-    """Everything that can be checked without writing: data, model, store. Queries by split."""
-    from mstar.controller.prepare import check_inputs
-
-    return check_inputs(spec)
 
 
 def existing_store(url: str) -> Store:

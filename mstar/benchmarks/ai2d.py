@@ -10,8 +10,9 @@ from pathlib import Path
 from mstar.benchmarks.harness import choice_item
 from mstar.benchmarks.official import harness_text
 from mstar.benchmarks.options import ask_for_choice, choice_is_right, hear_choice, read_choice
-from mstar.benchmarks.records import LETTERS, Asked, Benchmark
+from mstar.benchmarks.records import Asked, Benchmark
 from mstar.benchmarks.tables import TsvImages, picture, read_parquet, read_tsv, tsv_options
+from mstar.core.answers import LETTERS
 from mstar.errors import DataError
 
 COLUMNS = ("index", "question", "A", "B", "answer", "image")

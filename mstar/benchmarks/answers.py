@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mstar.errors import ConflictError, IntegrityError
+from mstar.storage.faults import explained
 
 BLOCK = 1 << 20
 
@@ -25,9 +26,10 @@ class Answers:
         self.texts: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        whole = self._load()
-        self._file = self._path.open("ab")
-        self._file.truncate(whole)
+        with explained("write", self._path):
+            whole = self._load()
+            self._file = self._path.open("ab")
+            self._file.truncate(whole)
         if not whole:
             self._append([{"asked": self._identity}])
         return self
@@ -46,10 +48,11 @@ class Answers:
         self.texts |= {name: text for name, text, _ in found}
 
     def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        for line in lines:
-            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with explained("write", self._path):
+            for line in lines:
+                self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _load(self) -> int:
         """Read what is there; bytes up to the end of the last whole line, a half-written one being dropped."""
@@ -105,7 +108,7 @@ def digest(files: Sequence[Path]) -> str:
     """The sha256 of files one after the other."""
     found = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
+        with explained("read", path), path.open("rb") as stream:
             while block := stream.read(BLOCK):
                 found.update(block)
     return found.hexdigest()

@@ -8,8 +8,7 @@ whole response only where nothing is marked.
 import re
 from collections.abc import Sequence
 
-from mstar.benchmarks.records import LETTERS
-from mstar.core.answers import canonical_answer, extract_answer
+from mstar.core.answers import LETTERS, canonical_answer, extract_answer
 
 LONGEST = 1000
 """Characters of a final answer; what is longer is none."""
@@ -32,9 +31,8 @@ def named_option(final: str, options: Sequence[str]) -> str | None:
     """The letter of the one option that ``final`` is the letter or the text of, or None."""
     bare = _BARE.fullmatch(final)
     if bare and bare[1].upper() in LETTERS[: len(options)]:
-        return bare[
-            1
-        ].upper()  # also where it is another option's text: the prompts ask for letters
+        # Also where it is another option's text: the prompts ask for letters.
+        return bare[1].upper()
     if not options:
         return None
     said = canonical_answer(final, options)

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from mstar.benchmarks.records import LETTERS, Item
+from mstar.benchmarks.records import Item
 from mstar.benchmarks.tables import Row
+from mstar.core.answers import LETTERS
 from mstar.errors import DataError
 
 

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mstar.storage.faults import explained
+
 AT_ONCE = 4
 GIVE_UP = 8
 """Failures in a row after which no more is asked."""
@@ -79,7 +81,8 @@ class Judge:
 
     def _remember(self, name: str, reply: str) -> None:
         self._known[name] = reply
-        with self._memory.open("a", encoding="utf-8") as file:
+        memory = self._memory
+        with explained("write", memory), memory.open("a", encoding="utf-8") as file:
             # A line of its own also after one that was cut short.
             file.write("\n" + json.dumps({"asked": name, "reply": reply}) + "\n")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from mstar.benchmarks.finals import final_answer, named_option
 from mstar.benchmarks.official import m3cot_text
 from mstar.benchmarks.options import ask_for_choice, choice_is_right, hear_choice
-from mstar.benchmarks.records import LETTERS, Asked, Benchmark, Item
+from mstar.benchmarks.records import Asked, Benchmark, Item
 from mstar.benchmarks.tables import Row, picture, picture_file, read_json, read_parquet
+from mstar.core.answers import LETTERS
 from mstar.errors import DataError
 
 COLUMNS = ("id", "question", "choices", "context", "answer", "image", "domain", "topic")

@@ -16,9 +16,9 @@ from pathlib import Path
 from mstar.benchmarks.finals import LONGEST, final_answer, named_option
 from mstar.benchmarks.official import mathvista_text
 from mstar.benchmarks.options import NONE, infer
-from mstar.benchmarks.records import LETTERS, Asked, Benchmark, Item
+from mstar.benchmarks.records import Asked, Benchmark, Item
 from mstar.benchmarks.tables import Row, picture, picture_file, read_json, read_parquet
-from mstar.core.answers import extract_answer
+from mstar.core.answers import LETTERS, extract_answer
 from mstar.errors import DataError
 
 COLUMNS = (
@@ -50,11 +50,12 @@ def read(file: Path) -> Iterator[Asked]:
 
 def build_prompt(row: Row) -> str:
     """The published query: a hint at the answer's form, the question with its unit, and the choices."""
-    lines = [f"Hint: Please answer the question {_form(row)} at the end.", _question(row)]
+    lines = [f"Hint: Please answer the question {_form(row)} at the end."]
+    lines.append(f"Question: {_question(row)}")
     if row["choices"]:
         lines.append("Choices:")
         lines += [f"({x}) {text}" for x, text in zip(LETTERS, row["choices"], strict=False)]
-    return "\n".join([lines[0], f"Question: {lines[1]}", *lines[2:]]).strip()
+    return "\n".join(lines).strip()
 
 
 def extract(item: Item, response: str) -> str | None:

@@ -15,8 +15,9 @@ from mstar.benchmarks.finals import final_answer, named_option
 from mstar.benchmarks.harness import choice_item
 from mstar.benchmarks.official import mmstar_text
 from mstar.benchmarks.options import ask_for_choice, choice_is_right, hear_choice
-from mstar.benchmarks.records import LETTERS, Asked, Benchmark, Item
+from mstar.benchmarks.records import Asked, Benchmark, Item
 from mstar.benchmarks.tables import Row, TsvImages, picture, read_parquet, read_tsv, tsv_options
+from mstar.core.answers import LETTERS
 from mstar.errors import DataError
 
 COLUMNS = ("index", "question", "image", "answer", "category", "l2_category")

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 
 from mstar.benchmarks.finals import final_answer, named_option
-from mstar.benchmarks.records import LETTERS, Item
+from mstar.benchmarks.records import Item
+from mstar.core.answers import LETTERS
 
 NONE = "Z"
 """The letter that stands for: it answers with none of the options."""

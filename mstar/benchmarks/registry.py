@@ -134,6 +134,7 @@ def _below(folder: Path, benchmark: Benchmark) -> tuple[Path, ...]:
 def _called(place: Path, top: Path, name: str) -> bool:
     """Whether a folder, or one between it and ``top``, is called like the benchmark: ``M3CoT``, ``lmms-lab__ai2d``."""
     plain = re.sub(r"[^a-z0-9]", "", name)
+    place, top = place.absolute(), top.absolute()  # "." has no name
     between = [place, *(folder for folder in place.parents if top in (folder, *folder.parents))]
     names = (re.split(r"__", folder.name.lower())[-1] for folder in between)
     return any(re.sub(r"[^a-z0-9]", "", said) == plain for said in names)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mstar.errors import DataError
+from mstar.storage.faults import explained
 
 Row = dict[str, Any]
 
@@ -95,7 +96,8 @@ def picture_file(file: Path, name: object, owner: str) -> bytes:
     tried = [folder / str(name) for folder in (file.parent, file.parent.parent)]
     for path in tried:
         if path.is_file():
-            return path.read_bytes()
+            with explained("read", path):
+                return path.read_bytes()
     raise DataError(f"{owner}: its image is missing; expected {tried[0]} (unpack the images there)")
 
 

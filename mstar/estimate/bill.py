@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mstar.cluster import STAGES, Stage
 from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.layout import Layout, Setup, setup_of
-from mstar.estimate.memory import trained_parameters
+from mstar.estimate.memory import held_bytes, trained_parameters
 from mstar.estimate.models import ModelFacts
 from mstar.estimate.ranges import ZERO, Range, total
 from mstar.estimate.speed import Speed, TrainSpeed
@@ -29,7 +29,7 @@ class Speeds:
     process: Range
     """Seconds that a process needs to start, each pod once (here: once in all)."""
     load: Mapping[str, Range]
-    """Seconds until a model is loaded, by step and model."""
+    """Seconds until a step has loaded a model, by model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +127,7 @@ def stored_bytes(
         model = models[work.model]
         setup = setup_of(layout.execution, work.optimization, layout.parallel)
         state = Range.of(state_bytes(model, setup, work.optimization))
-        halves = setup.zero is not None and work.optimization.dtype == "bfloat16"
-        return state + model.parameters * (2.0 if halves else 4.0), state
+        return state + model.parameters * held_bytes(setup, work.optimization), state
     return work.tokens * numbers["token_bytes"] + work.rows * numbers["record_bytes"], ZERO
 
 

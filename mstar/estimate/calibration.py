@@ -1,6 +1,7 @@
 """What was measured on a user's machine: the record, its file, and when it may not be used."""
 
 import json
+import re
 from pathlib import Path
 from typing import Final, Literal
 
@@ -119,8 +120,8 @@ def device_of(found: Calibration, gpu: Gpu | None, source: str) -> Gpu:
 
     ``SpecError`` when a person names another GPU beside it.
     """
-    like = gpu or _named(found.device)
-    if gpu and gpu.name.split("-")[0] not in found.device.name.lower().replace(" ", ""):
+    like = gpu or _known(found.device)
+    if gpu and not _is_called(found.device, gpu):
         raise SpecError(
             f"{source} was measured on {found.device.name}, which contradicts --gpu {gpu.name}: leave one of them out"
         )
@@ -133,8 +134,20 @@ def device_of(found: Calibration, gpu: Gpu | None, source: str) -> Gpu:
     )
 
 
-def _named(device: Device) -> Gpu | None:
-    """The known GPU whose name is part of the device's, and whose memory is nearest."""
-    said = device.name.lower().replace(" ", "")
-    alike = [gpu for gpu in GPUS.values() if gpu.name.split("-")[0] in said]
-    return min(alike, key=lambda gpu: abs(gpu.memory - device.memory), default=None)
+def _known(device: Device) -> Gpu | None:
+    """The known GPU of the device's name whose memory is nearest; of two such the one that says more (h100-pcie)."""
+    alike = [gpu for gpu in GPUS.values() if _is_called(device, gpu)]
+    return min(
+        alike,
+        key=lambda gpu: (abs(gpu.memory - device.memory), -len(_words(gpu.name))),
+        default=None,
+    )
+
+
+def _is_called(device: Device, gpu: Gpu) -> bool:
+    """Whether the device's name has every word of the GPU's but its gigabytes: an L40S is no L4."""
+    return _words(gpu.name) - {"40", "80"} <= _words(device.name)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.lower()))

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 from mstar.cluster import STAGES, Stage, execution_of
 from mstar.config import RunSpec
 from mstar.execution import Execution
+from mstar.optimization import Optimization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +83,9 @@ def _layout(spec: RunSpec, stage: Stage, *, local: bool) -> Layout:
 
 def engines_of(execution: Execution) -> tuple[int, int | None]:
     """GPUs that one vLLM engine is split over, and how many engines (None: as many as the GPUs make)."""
-    asked: dict[str, Any] = execution.model_dump().get("vllm") or {}
     if execution.engine != "vllm":
         return 1, 1
-    return int(asked.get("tensor_parallel", 1)), asked.get("processes")
+    return execution.vllm.tensor_parallel, execution.vllm.processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,17 +106,15 @@ class Setup:
         return min(share, self.micro_batch or share)
 
 
-def setup_of(execution: Execution, optimization: Any, nodes: int = 1) -> Setup:
-    """What a spec asks of training. Keys that this version's execution does not have are off."""
-    asked: dict[str, Any] = execution.model_dump()
-    deepspeed: dict[str, Any] = asked["deepspeed"] or {}
-    lora: dict[str, Any] = optimization.model_dump().get("lora") or {}
+def setup_of(execution: Execution, optimization: Optimization, nodes: int = 1) -> Setup:
+    """What a spec asks of training."""
+    deepspeed, lora = execution.deepspeed, optimization.lora
     return Setup(
-        ranks=deepspeed.get("processes", 1) * nodes,
-        zero=deepspeed.get("zero_stage"),
+        ranks=deepspeed.processes * nodes if deepspeed else nodes,
+        zero=deepspeed.zero_stage if deepspeed else None,
         micro_batch=execution.micro_batch,
-        recomputed=bool(asked.get("gradient_checkpointing", False)),
-        offload=str(deepspeed.get("offload", "none")),
-        lora=lora.get("rank"),
-        lora_layers=tuple(lora["targets"]) if lora.get("targets") else None,
+        recomputed=execution.gradient_checkpointing,
+        offload=deepspeed.offload if deepspeed else "none",
+        lora=lora.rank if lora else None,
+        lora_layers=lora.targets if lora else None,
     )

@@ -89,6 +89,12 @@ def trained_parameters(model: ModelFacts, setup: Setup, optimization: Optimizati
     return max(0.0, model.parameters - sum(frozen[group] for group in set(optimization.freeze)))
 
 
+def held_bytes(setup: Setup, optimization: Optimization) -> float:
+    """Bytes of a weight as it is trained, and so as it is saved."""
+    apart = setup.zero is not None or setup.lora is not None
+    return HALF if apart and optimization.dtype == "bfloat16" else 4.0
+
+
 def training(
     model: ModelFacts,
     setup: Setup,
@@ -100,11 +106,11 @@ def training(
     halves = optimization.dtype == "bfloat16"
     learning = trained_parameters(model, setup, optimization)
     deep = setup.zero is not None
-    apart = halves and (deep or setup.lora is not None)
-    weights = model.parameters * (HALF if apart else 4.0)
+    held = held_bytes(setup, optimization)
+    weights = model.parameters * held
     gradients = learning * (HALF if deep and halves else 4.0)
     moments = learning * (12.0 if deep else 8.0)
-    if halves and not apart:
+    if halves and held != HALF:
         weights += model.parameters * HALF  # autocast keeps the bfloat16 copies for a step
     stage, ranks = setup.zero or 0, setup.ranks
     if stage >= 1:

@@ -4,7 +4,7 @@ A step that is committed says what came out, and what follows it is then known s
 counted from the spec and the assumptions.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -260,33 +260,22 @@ def base_models(model: Ref, teacher: Ref | None) -> dict[str, str]:
     return {model.id: "model"} | ({teacher.id: "teacher"} if teacher else {})
 
 
-def optimizer_steps(work: Iterable[Work]) -> Range:
-    """Optimizer steps of all train steps."""
-    low = high = 0.0
-    for each in work:
-        if each.optimization:
-            low += each.examples.low / each.optimization.batch_size
-            high += each.examples.high / each.optimization.batch_size
-    return Range(low, high)
-
-
 def _as_found(made: _Made, found: Found) -> _Made:
     """What a committed step has really made."""
     responses = found.get("responses")
-    known = made
     if "selected" in found:
-        known = _Made(
+        return _Made(
             queries=made.queries,
             samples=made.samples,
             tokens=made.tokens,
             examples=Range.of(float(found["selected"])),
         )
-    elif responses and "tokens" in found:
-        known = _Made(
+    if responses and "tokens" in found:
+        return _Made(
             queries=Range.of(responses / made.samples),
             samples=made.samples,
             responses=Range.of(float(responses)),
             tokens=Range.of(found["tokens"] / responses),
             right=made.right,
         )
-    return known
+    return made

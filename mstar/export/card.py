@@ -73,18 +73,17 @@ def card(what: Provenance, license_: str | None) -> str:
 
 def _front(what: Provenance, license_: str | None) -> dict[str, Any]:
     spec = what.run.spec
-    policy = _kind(what) == "policy"
     front: dict[str, Any] = {
         "license": license_ or "unknown",
         "base_model": _name(spec.model),
         "datasets": [_name(spec.data.path)],
         "library_name": "transformers",
-        "pipeline_tag": TASK if policy else "other",
-        "tags": ["m-star", "self-evolving", "multimodal-reasoning", PAPER],
     }
-    if not policy:
-        front["tags"].append("process-reward-model")
-        del front["pipeline_tag"]
+    tags = ["m-star", "self-evolving", "multimodal-reasoning", PAPER]
+    if _kind(what) == "policy":
+        front |= {"pipeline_tag": TASK, "tags": tags}
+    else:
+        front["tags"] = [*tags, "process-reward-model"]
     if results := list(_index(what)):
         front["model-index"] = [{"name": what.run.name, "results": results}]
     return front

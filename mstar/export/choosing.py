@@ -10,7 +10,7 @@ from mstar.history import Entry
 from mstar.storage.manifest import Manifest
 from mstar.tasks import EvaluateTask, Task, TrainTask
 
-ITERATION = re.compile(r"iter-(\d+)/evaluate|sft/evaluate")
+ITERATION = re.compile(r"(iter-\d+|sft)/evaluate")
 LAST, BEST = "last", "best"
 
 

@@ -77,8 +77,8 @@ def target_names(
         found = [name for name, module in linear.items() if id(module.weight) in language]
         if not found:
             raise ModelError(
-                f"lora finds nothing to adapt in {family.path}: freeze {list(freeze)} leaves no linear layer of the "
-                "language model. Leave language out of freeze, or name lora.targets."
+                f"lora finds nothing to adapt in {family.path}: no linear layer of the language model is left that "
+                f"freeze ({', '.join(freeze)}) does not name. Leave language out of it, or name lora.targets."
             )
         return found
     matches = {end: [n for n in linear if f".{n}".endswith(f".{end}")] for end in lora.targets}

@@ -95,9 +95,15 @@ def save_head(state: Mapping[str, torch.Tensor], folder: Path) -> None:
 
 
 def _load_head(head: torch.nn.Linear, path: Path) -> None:
-    marker = json.loads((path / MARKER_FILE).read_text())
-    if marker != MARKER:
-        raise ModelError(f"{path / MARKER_FILE} is {marker}; this version of mstar reads {MARKER}")
+    marker = (path / MARKER_FILE).read_text()
+    try:
+        known = json.loads(marker) == MARKER
+    except ValueError:
+        known = False
+    if not known:
+        raise ModelError(
+            f"{path / MARKER_FILE} holds {marker.strip()[:200]}; this version of mstar reads {json.dumps(MARKER)}"
+        )
     try:
         head.load_state_dict(load_file(path / HEAD_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:

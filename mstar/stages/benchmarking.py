@@ -24,11 +24,12 @@ from mstar.benchmarks.registry import Source
 from mstar.benchmarks.scoring import judge_responses, score
 from mstar.core.records import Query
 from mstar.data.images import check_image
-from mstar.errors import DataError, StorageError
+from mstar.errors import DataError
 from mstar.execution import Execution
 from mstar.stages.engines import open_sampler
 from mstar.stages.inputs import user_turn
 from mstar.stages.protocols import Prompted, Sampler, batches
+from mstar.storage.faults import explained
 from mstar.tasks import Prompt, Sampling
 
 AT_ONCE = {"transformers": 128, "vllm": 512}
@@ -70,31 +71,28 @@ def evaluate_benchmarks(
     """
     scores: dict[str, Scores] = {}
     read: dict[str, str] = {}
-    try:
+    with explained("write", out):
         out.mkdir(parents=True, exist_ok=True)
-        with _Model(model, execution, asking.max_new_tokens, sampler) as policy:
-            for parts in _by_base(sources):
-                base = parts[0].benchmark
-                read[base.base] = digest(parts[0].files)
-                items, texts = _answered(parts, read[base.base], out, policy, asking, tell)
-                verdicts = judge_responses(base, items, texts, judge, tell)
-                _write_verdicts(out / f"{base.base}.verdicts.jsonl", verdicts)
-                for part in parts:
-                    scores[part.benchmark.name] = score(part.benchmark, items, verdicts)
-        ordered = [scores[source.benchmark.name] for source in sources]
-        asked = {
-            "weights": policy.weights,
-            "model": policy.identity,
-            "prompt": asking.prompt and asking.prompt.model_dump(),
-            "max_new_tokens": asking.max_new_tokens,
-            "limit": asking.limit,
-            "files": read,
-        }
+    with _Model(model, execution, asking.max_new_tokens, sampler) as policy:
+        for parts in _by_base(sources):
+            base = parts[0].benchmark
+            read[base.base] = digest(parts[0].files)
+            items, texts = _answered(parts, read[base.base], out, policy, asking, tell)
+            verdicts = judge_responses(base, items, texts, judge, tell)
+            _write_verdicts(out / f"{base.base}.verdicts.jsonl", verdicts)
+            for part in parts:
+                scores[part.benchmark.name] = score(part.benchmark, items, verdicts)
+    ordered = [scores[source.benchmark.name] for source in sources]
+    asked = {
+        "weights": policy.weights,
+        "model": policy.identity,
+        "prompt": asking.prompt and asking.prompt.model_dump(),
+        "max_new_tokens": asking.max_new_tokens,
+        "limit": asking.limit,
+        "files": read,
+    }
+    with explained("write", out):
         write_scores(out, [source.benchmark for source in sources], ordered, asked, judge)
-    except OSError as error:
-        raise StorageError(
-            f"writing to {out} failed: {error}; free space, or name another folder"
-        ) from error
     return ordered
 
 
@@ -234,4 +232,5 @@ def _write_verdicts(path: Path, verdicts: Mapping[str, Verdict]) -> None:
     lines = (
         json.dumps({"id": name, **asdict(v)}, ensure_ascii=False) for name, v in verdicts.items()
     )
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with explained("write", path):
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

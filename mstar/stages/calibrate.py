@@ -101,11 +101,10 @@ def measure(trial: Trial, folder: Path, clock: Callable[[], float]) -> dict[str,
 
 def _devices(execution: Execution, there: int) -> int:
     """Devices that sample together: vLLM's engines take all that are there, or as many as they are told."""
-    asked: dict[str, Any] | None = execution.model_dump().get("vllm")
-    if execution.engine != "vllm" or asked is None or there == 1:
+    asked, split = execution.vllm, execution.vllm.tensor_parallel
+    if execution.engine != "vllm" or there == 1:
         return 1
-    split = int(asked["tensor_parallel"])
-    return min(there, split * (asked["processes"] or max(1, there // split)))
+    return min(there, split * (asked.processes or max(1, there // split)))
 
 
 def _prompts(trial: Trial) -> list[Prompted]:

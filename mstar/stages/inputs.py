@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mstar.core.answers import LETTERS
 from mstar.core.records import Query, Response
 from mstar.core.schedule import slice_indices
 from mstar.core.seeds import derive_seed
@@ -14,8 +15,6 @@ from mstar.storage.manifest import Manifest
 from mstar.storage.reading import materialise, open_part, resolve
 from mstar.storage.tables import read_tables
 from mstar.tasks import Prompt, Ref, Slice
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def model_folder(context: Context, model: Ref) -> Path:

@@ -166,9 +166,9 @@ class Book:
 
     def _found(self, step: Finished) -> Iterator[tuple[str, float | None]]:
         """What a step found, by tag."""
-        results, phase = step.results, step.name.partition("/")[0]
+        results = step.results
+        phase, _, what = step.name.partition("/")
         evolving = ITERATION.fullmatch(phase) is not None
-        what = step.name.partition("/")[2]
         prefix = "unlabeled" if what.endswith("-unlabeled") else phase
         if isinstance(step.task, GenerateTask):
             temperature = step.task.sampling.temperature

@@ -105,6 +105,11 @@ def test_a_judge_that_fails_is_said_at_the_end_and_stays_with_the_scores(
             "only {question} and {options}",
         ),
         (
+            ("--benchmarks", "mathvista", "--prompt", "{question.x}{question}{options}"),
+            SpecError,
+            "only {question} and {options}",
+        ),
+        (
             ("--benchmarks", "mathvista", "--judge", "http://localhost/v1"),
             SpecError,
             "--judge-model",

@@ -7,7 +7,7 @@ import pytest
 
 from mstar.benchmarks.registry import BENCHMARKS, find_benchmarks, locate
 from mstar.core.records import Finish, Response
-from mstar.errors import ConflictError, DataError, IntegrityError
+from mstar.errors import ConflictError, DataError, IntegrityError, StorageError
 from mstar.execution import Execution
 from mstar.stages import benchmarking
 from mstar.stages.benchmarking import Asking, evaluate_benchmarks
@@ -126,6 +126,25 @@ def test_an_interrupted_evaluation_goes_on_and_asks_nothing_twice(tmp_path, eval
     assert [prompt.query_id for prompt in rest.seen] == ["4", "5", "6"]
     assert found.overall.total == 7
     assert len(answers.read_text().splitlines()) == 8
+
+
+def test_what_the_engine_cannot_read_is_not_taken_for_a_folder_that_cannot_be_written(
+    tmp_path, evaluate
+):
+    class Broken(Formula):
+        def open(self, model, execution):
+            raise OSError("a shard of the weights is gone")
+
+    write_all(tmp_path / "data")
+    with pytest.raises(OSError, match=r"^a shard of the weights is gone$"):
+        evaluate(Broken(), "mmstar")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, evaluate):
+    write_all(tmp_path / "data")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match=r"cannot write .*out: a file stands where a folder"):
+        evaluate(Formula(), "mmstar")
 
 
 def test_scores_of_known_answers_need_no_model(tmp_path, evaluate):

@@ -1,6 +1,7 @@
 """Published files become questions, and a file that is not one is refused with one message."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -236,6 +237,14 @@ def test_a_name_that_sets_share_counts_only_in_a_folder_called_like_the_benchmar
     assert locate(find_benchmarks(["ai2d"]), tmp_path, {})[0].files == (file,)
     given = locate(find_benchmarks(["ai2d-no-mask"]), tmp_path, {"ai2d-no-mask": file})
     assert given[0].files == (file,)
+
+
+def test_the_folder_one_stands_in_has_its_name_too(tmp_path, monkeypatch):
+    row = {"question": "?", "options": ["x", "y"], "answer": "0", "image": image()}
+    write_parquet(tmp_path / "ai2d" / "test-0.parquet", [row], AI2D)
+    monkeypatch.chdir(tmp_path / "ai2d")
+    (found,) = locate(find_benchmarks(["ai2d"]), Path(), {})
+    assert found.files == (Path("test-0.parquet"),)
 
 
 def test_a_set_of_which_a_part_is_missing_is_refused_and_the_part_named(tmp_path):

@@ -58,6 +58,12 @@ def test_deepspeed_in_bfloat16_writes_half_weights_and_its_own_copies():
     assert found.kept == Range.of(2e9 + 12e9 + 2e9)
 
 
+def test_weights_beside_adapters_are_saved_as_they_were_loaded():
+    optimization = {"dtype": "bfloat16", "lora": {"rank": 16}}
+    found = step(planned({"evolve": {"optimization": optimization}}), "iter-01/train")
+    assert found.kept.low - found.state.low == 2e9
+
+
 def test_a_response_s_bytes_are_its_tokens_and_its_record():
     assert step(planned(), "iter-01/generate").kept == Range.of(160 * 256 * 2 + 160 * 100)
 

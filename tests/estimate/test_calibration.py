@@ -117,6 +117,33 @@ def test_another_gpu_than_the_measured_one_is_refused():
     assert device_of(measured(), find_gpu("h100"), "cal.yaml").memory == 85e9
 
 
+@pytest.mark.parametrize(
+    ("device", "gigabytes", "known"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 85, "a100-80"),
+        ("NVIDIA A100-PCIE-40GB", 42, "a100-40"),
+        ("NVIDIA H100 PCIe", 85, "h100-pcie"),
+        ("NVIDIA L40S", 48, "l40s"),
+        ("NVIDIA GeForce RTX 4090", 25, "rtx-4090"),
+        ("NVIDIA GeForce RTX 3090", 25, None),
+        ("NVIDIA RTX 6000 Ada Generation", 51, None),
+    ],
+)
+def test_a_measured_gpu_has_the_figures_of_the_one_it_is_called_and_of_no_other(
+    device, gigabytes, known
+):
+    named = {"kind": "cuda", "name": device, "memory": gigabytes * 1e9}
+    found = device_of(measured(device=named), None, "cal.yaml")
+    assert found.arithmetic == (find_gpu(known).arithmetic if known else 0.0)
+
+
+def test_a_gpu_that_a_person_describes_may_be_called_as_its_driver_calls_it():
+    device = {"kind": "cuda", "name": "NVIDIA GeForce RTX 3090", "memory": 25e9}
+    described = replace(find_gpu("rtx-4090"), name="RTX 3090", arithmetic=71e12)
+    found = device_of(measured(device=device), described, "cal.yaml")
+    assert found.arithmetic == 71e12
+
+
 def test_the_file_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "cal.yaml"
     save_calibration(measured(), path)

@@ -1,7 +1,5 @@
 """Where stages run, and what a spec asks of training."""
 
-from typing import Literal
-
 import pytest
 
 from mstar.estimate.layout import Setup, layouts, setup_of
@@ -57,22 +55,8 @@ def test_the_rows_of_a_rank_are_its_share_of_the_batch_or_fewer():
     assert Setup(ranks=64).rows(32) == 1
 
 
-class Offloading(DeepSpeed):
-    """Keys that an execution may have beside those of today."""
-
-    offload: Literal["none", "optimizer", "parameters"] = "none"
-
-
-class Larger(Execution):
-    """The same."""
-
-    deepspeed: Offloading | None = None
-    gradient_checkpointing: bool = False
-
-
 def test_what_else_an_execution_asks_of_training_is_taken_over():
-    asked = Larger(gradient_checkpointing=True, deepspeed=Offloading(offload="optimizer"))
-    found = setup_of(asked, Optimization())
-    assert found.recomputed
-    assert found.offload == "optimizer"
+    deepspeed = DeepSpeed(zero_stage=1, offload="optimizer")
+    found = setup_of(Execution(gradient_checkpointing=True, deepspeed=deepspeed), Optimization())
+    assert found == Setup(zero=1, recomputed=True, offload="optimizer")
     assert setup_of(Execution(), Optimization()) == Setup()

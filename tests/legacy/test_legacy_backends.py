@@ -17,6 +17,7 @@ from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.draws import pick, uniforms
 from mstar.stages.backends.transformers_sampler import TransformersSampler
 from mstar.stages.backends.transformers_scorer import TransformersScorer
+from mstar.stages.backends.trial import ready_model
 from mstar.tasks import Sampling
 from tests.legacy.building import build_standin
 from tests.stages.backends.rows import make_prompts, make_rows
@@ -206,6 +207,11 @@ def test_no_backend_runs_code_that_was_not_allowed(standin):
             opening()
 
 
+def test_such_a_model_is_not_measured_for_a_plan(standin, tmp_path):
+    with pytest.raises(ModelError, match="plan without --calibrate"):
+        ready_model(standin, tmp_path, how())
+
+
 def test_vllm_is_not_asked_for_such_a_model(standin, monkeypatch):
     from mstar.stages.backends import vllm_sampler
 
@@ -213,3 +219,23 @@ def test_vllm_is_not_asked_for_such_a_model(standin, monkeypatch):
     monkeypatch.setattr(vllm_sampler, "choose_platform", lambda execution: "cpu")
     with pytest.raises(SpecError, match=r"Set execution\.engine to transformers"):
         vllm_sampler.VllmSampler(standin, how(engine="vllm"))
+
+
+def test_activations_are_computed_again_where_that_is_asked_and_the_losses_stay(
+    standin, trained, tmp_path, monkeypatch
+):
+    from transformers import modeling_utils
+
+    again, layers = modeling_utils.checkpoint, []
+
+    def counted(*args, **kwargs):
+        layers.append(args[0])
+        return again(*args, **kwargs)
+
+    monkeypatch.setattr(modeling_utils, "checkpoint", counted)
+    trainer = AccelerateTrainer("policy", standin, how(micro_batch=2, gradient_checkpointing=True))
+    report = trainer.train(
+        make_rows(8), OPTIMIZATION, seed=0, resume_from=None, save_to=tmp_path, progress=quiet
+    )
+    assert layers
+    assert report.losses == pytest.approx(trained[1][0].losses, rel=1e-6)

@@ -1,6 +1,7 @@
 """The PRM is the completer with a head that starts as the mean of the token embeddings."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -76,10 +77,11 @@ def test_a_missing_head_is_refused(saved):
         load_reward_model(load_family(folder), dtype=torch.float32, device=CPU)
 
 
-def test_a_prm_of_another_format_is_refused(saved):
+@pytest.mark.parametrize("marker", [json.dumps({"format": "mstar-prm", "version": 2}), "{"])
+def test_a_prm_of_another_format_is_refused(saved, marker):
     folder, _ = saved
-    (folder / "prm.json").write_text(json.dumps({"format": "mstar-prm", "version": 2}))
-    with pytest.raises(ModelError, match="reads"):
+    (folder / "prm.json").write_text(marker)
+    with pytest.raises(ModelError, match=rf"prm\.json holds {re.escape(marker)}; this version"):
         load_reward_model(load_family(folder), dtype=torch.float32, device=CPU)
 
 

@@ -1,6 +1,5 @@
 """``mstarctl data check``: what a run would say of a data set, and what only a look at all splits together shows."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from mstar.data.importing.wording import answer_kind
 from mstar.data.splits import Sample, Split, find_split, parquet
 from mstar.data.validate import check_splits
 from mstar.errors import DataError
+from mstar.shards import shard_of
 
 SHOWN = 5
-_NAME = re.compile(r"(.+?)(?:-\d+(?:-of-\d+)?)?")
 _KNOWN = ("train", "unlabeled", "validation", "test")
 
 
@@ -33,7 +32,7 @@ def find_splits(folder: Path) -> list[Split]:
     """Every split in a data folder, the usual ones first; ``DataError`` when there is none."""
     if not folder.is_dir():
         raise DataError(f"no data folder at {folder}")
-    names = {name[1] for path in folder.glob("*.parquet") if (name := _NAME.fullmatch(path.stem))}
+    names = {shard_of(path.name) or path.stem for path in folder.glob("*.parquet")}
     if not names:
         raise DataError(f"no *.parquet in {folder}; mstarctl data import makes such files")
     order = [name for name in _KNOWN if name in names] + sorted(names.difference(_KNOWN))

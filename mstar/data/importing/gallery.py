@@ -6,19 +6,17 @@ have no file of their own, or were stored anew, lie one behind another in ``imag
 
 import hashlib
 import json
-import multiprocessing
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mstar.data.importing.pictures import Looked, begin_worker, look_at_all
+from mstar.data.importing.pictures import Looked, killed, look_at_all, open_pool
 from mstar.data.importing.records import Tell
-from mstar.errors import WorkerLost
 
 AT_ONCE = 8
 """Images a call of a worker: enough that calling it costs nothing beside decoding."""
@@ -55,7 +53,7 @@ class Gallery:
         self._batch: list[tuple[int, str, Image, list[int]]] = []
         self._running: deque[tuple[list[tuple[int, str, Image, list[int]]], Future[Any]]] = deque()
         self._ahead = workers * AHEAD
-        self._pool = _pool(workers) if workers > 1 else None
+        self._pool = open_pool(workers) if workers > 1 else None
         self._noted = _read_notes(folder / "images.jsonl", self.blob)
         self._blob = self.blob.open("ab")
         # A line that a killed process left half written is ended here, so that it spoils no other.
@@ -116,14 +114,14 @@ class Gallery:
         try:
             self._running.append((batch, self._pool.submit(look_at_all, images)))
         except BrokenProcessPool:
-            raise _lost() from None
+            raise killed("decodes images") from None
 
     def _take(self) -> None:
         batch, future = self._running.popleft()
         try:
             found = future.result()
         except BrokenProcessPool:
-            raise _lost() from None
+            raise killed("decodes images") from None
         self._note(batch, found)
 
     def _note(
@@ -156,20 +154,6 @@ class Gallery:
     def _count(self, more: int) -> None:
         self._done += more
         self._tell(self._done, len(self.seen), "images")
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a fork of a process with threads, as pyarrow's has, may hang.
-    return ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=begin_worker
-    )
-
-
-def _lost() -> WorkerLost:
-    return WorkerLost(
-        "a process that decodes images was killed, most likely for want of memory; "
-        "start the import again with fewer --workers, it goes on where it was"
-    )
 
 
 def _stamp(image: Image) -> list[int]:

@@ -6,10 +6,12 @@ its camera only marked as turned. Such a picture is stored anew, as plain 8-bit 
 
 import hashlib
 import io
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from mstar.data.images import make_plain, opened
-from mstar.errors import DataError
+from mstar.errors import DataError, WorkerLost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,22 @@ def begin_worker() -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
+
+
+def open_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes for an import's work."""
+    # spawn: a fork of a process with threads, as pyarrow's has, may hang.
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=begin_worker
+    )
+
+
+def killed(doing: str) -> WorkerLost:
+    """What a person is told of a pool of which a process, which was ``doing`` something, is gone."""
+    return WorkerLost(
+        f"a process that {doing} was killed, most likely for want of memory; "
+        "start the import again with fewer --workers, it goes on where it was"
+    )
 
 
 def _encode(picture: Image.Image, form: str | None) -> bytes:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,15 +16,13 @@ from mstar.data.importing.json_list import read_json_list
 from mstar.data.importing.records import Reason, Row, Skipped
 from mstar.data.splits import ROWS_AT_ONCE, parquet
 from mstar.errors import DataError
-from mstar.shards import lacking
+from mstar.shards import lacking, shard_of
 
 LONGEST_FIELD = 1 << 30
 """Characters a field of a TSV file may have: pictures in base64 are long."""
 
 LOOKED_AT = 100
 """Rows that say which columns a file has where each row could have its own."""
-
-_SHARD = re.compile(r"(.+?)(?:-\d{5}-of-\d{5}|-\d+)?\.parquet")
 
 
 class Format(StrEnum):
@@ -120,11 +117,11 @@ def _lines(file: Path) -> Iterator[tuple[int, Any]]:
 def _tsv(file: Path) -> Iterator[Mapping[str, Any] | Skipped]:
     csv.field_size_limit(LONGEST_FIELD)
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.DictReader(lines, delimiter="\t", restkey="", restval=None)
+        reader = csv.DictReader(lines, delimiter="\t")
         try:
             for row in reader:
                 where = f"{file.name}:{reader.line_num}"
-                if "" in row:
+                if None in row:
                     detail = "the line has more fields than the head"
                     yield Skipped(id=where, reason=Reason.MALFORMED, detail=detail)
                 else:
@@ -144,8 +141,7 @@ def _saved(path: Path, split: str | None) -> tuple[Path, ...]:
         return (path,)
     found: dict[str, list[Path]] = {}
     for file in sorted(path.rglob("*.parquet")):
-        name = _SHARD.fullmatch(file.name)
-        found.setdefault(name[1] if name else file.stem, []).append(file)
+        found.setdefault(shard_of(file.name) or file.stem, []).append(file)
     if not found:
         raise DataError(
             f"{path} holds neither what datasets' save_to_disk writes nor Parquet files"

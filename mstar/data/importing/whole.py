@@ -7,11 +7,9 @@ What is unfinished lies in ``.import`` inside the target folder, and moves out o
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,12 +18,12 @@ from typing import Any
 
 from mstar.data.importing.dividing import divide
 from mstar.data.importing.gallery import Gallery, Seen
-from mstar.data.importing.pictures import begin_worker
+from mstar.data.importing.pictures import killed, open_pool
 from mstar.data.importing.records import SPLITS, Asked, Reason, Report, Row, Skipped, Tally, Tell
 from mstar.data.importing.sifting import Problems, Sifted, counted
 from mstar.data.importing.wording import KINDS
 from mstar.data.importing.writing import Place, Shard, plan_shards, write_shard
-from mstar.errors import ConflictError, DataError, StorageError, WorkerLost
+from mstar.errors import ConflictError, DataError, StorageError
 
 DONE = "import.json"
 PROBLEMS = "import-problems.jsonl"
@@ -155,15 +153,11 @@ def _each(shards: list[Shard], workers: int) -> Iterator[int]:
     if workers == 1 or len(shards) < 2:
         yield from map(write_shard, shards)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(shards)), context, initializer=begin_worker)
+    pool = open_pool(min(workers, len(shards)))
     try:
         yield from pool.map(write_shard, shards)
     except BrokenProcessPool:
-        raise WorkerLost(
-            "a process that writes was killed, most likely for want of memory; "
-            "start the import again with fewer --workers, it goes on where it was"
-        ) from None
+        raise killed("writes") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

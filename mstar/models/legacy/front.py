@@ -140,13 +140,14 @@ class Front(torch.nn.Module, ABC):
         head: torch.nn.Linear = self.language.get_output_embeddings()
         return head
 
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """Compute activations again in the backward pass."""
-        self.remote.gradient_checkpointing_enable(**options)
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether the remote code can compute activations again."""
+        return bool(self.remote.supports_gradient_checkpointing)
 
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self.remote.gradient_checkpointing_disable()
+    def gradient_checkpointing_enable(self, options: dict[str, Any]) -> None:
+        """Compute activations again in the backward pass; ``options`` are torch's."""
+        self.remote.gradient_checkpointing_enable(options)
 
     def save_pretrained(self, folder: Path, *, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Write weights alone, under the names that the remote code reads; ``save_processor`` copies the rest."""

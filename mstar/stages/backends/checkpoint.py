@@ -83,7 +83,7 @@ def check_convertible(checkpoint: Path, found: TrainerState, wanted: TrainerStat
     """Refuse a checkpoint of another layout that cannot be converted to the one wanted (``ModelError``)."""
     if same_layout(found, wanted):
         return
-    lora = found.optimization.model_dump().get("lora")
+    lora = found.optimization.lora
     if 0 not in (found.zero_stage, wanted.zero_stage) and lora is None:
         return
     why = "adapters (lora) are not converted" if lora else "ZeRO stage 0 is not converted"

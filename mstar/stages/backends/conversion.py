@@ -38,14 +38,10 @@ def take_over(
 ) -> None:
     """Give the session a checkpoint's optimizer and schedule; the checkpoint is of the layout ``found``.
 
+    What cannot be converted at all (``check_convertible``) has been refused before.
     ``near`` is a folder of this machine in which there is room for weights and moments in float32. The random states
     of the ranks are not taken over. All ranks call this together.
     """
-    if wanted.optimization.lora:
-        raise ModelError(
-            f"{checkpoint} holds adapters that were trained {layout(found)}, and their optimizer is not converted for "
-            f"training {layout(wanted)}: train as before, or start with a fresh optimizer"
-        )
     if is_first():
         log.info(
             "converting the optimizer of %s, which was trained %s, for training %s; random states begin anew",

@@ -134,6 +134,11 @@ class Decoder:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
 
+def never_drawn(model: PreTrainedModel, family: Family) -> tuple[int, ...]:
+    """Banned tokens, and the rows of an embedding matrix padded beyond the tokenizer, which mean nothing."""
+    return (*family.banned, *range(family.vocabulary, len(model.get_input_embeddings().weight)))
+
+
 def _drop_others(state: State, rows: torch.Tensor) -> None:
     """Keep some rows of a state; their logits are not needed any more."""
     state.cache.batch_select_indices(rows)

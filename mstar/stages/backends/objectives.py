@@ -50,7 +50,7 @@ class PolicyLoss(torch.nn.Module):
     ) -> torch.Tensor:
         """The sum over the batch; ``answered`` marks answer tokens, ``targets`` is unused."""
         del targets
-        columns = _answer_columns(answered)
+        columns = answer_columns(answered)
         logits = self.model(**inputs, use_cache=False, logits_to_keep=columns + 1).logits
         # A model that knows no ``logits_to_keep`` returns them all.
         predicted = logits[:, -columns - 1 : -1]
@@ -138,6 +138,6 @@ def _name(example: Example) -> str:
     return f"{example.query_id}/{example.sample}"
 
 
-def _answer_columns(answered: torch.Tensor) -> int:
+def answer_columns(answered: torch.Tensor) -> int:
     """How many columns, from the last, hold the answers of all rows."""
     return answered.shape[1] - int(answered.any(dim=0).int().argmax())

@@ -71,10 +71,9 @@ def main(folder: Path) -> int:
 
 def _end_with_launcher() -> None:
     """The launcher holds the other end of standard input: when it is gone, however it went, so is this rank."""
-    while os.read(
-        0, 1
-    ):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
-        pass
+    # Not sys.stdin, whose lock this thread would still hold when the interpreter ends.
+    while os.read(0, 1):
+        continue
     os._exit(WorkerLost.exit_code)
 
 

@@ -179,9 +179,8 @@ def open_session(
     if execution.deepspeed and dtype != torch.float32:
         _cast_rest(module, dtype)
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ModelError(
-            f"freeze {list(optimization.freeze)} leaves nothing to train in {family.path}"
-        )
+        frozen = " and ".join(optimization.freeze)
+        raise ModelError(f"with {frozen} frozen there is nothing to train in {family.path}")
     module.train()
     return Session(accelerator, family, module, optimization)
 

@@ -25,18 +25,16 @@ class Shown:
         self, interim: Interim | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._interim, self._clock = interim, clock
-        self._losses: list[float] = []
         self._due = clock() + SECONDS
 
     def look(self, losses: Sequence[float]) -> None:
         """Show the losses so far, if it is time."""
         if self._interim is None or self._clock() < self._due or not is_first():
             return
-        self._losses = [*losses]
         # A store's client may draw random numbers (to spread its retries), which training must not notice.
         began, drawn = self._clock(), random.getstate()
         try:
-            self._interim.show(self._losses)
+            self._interim.show([*losses])
         except FAULTS as error:
             log.warning("the losses are shown no more before the step is done: %s", error)
             self._due = inf

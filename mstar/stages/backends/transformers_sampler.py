@@ -12,7 +12,7 @@ from mstar.core.records import Response
 from mstar.execution import Execution
 from mstar.models.family import load_family
 from mstar.stages.backends.attention import decode_grouped
-from mstar.stages.backends.decoding import Decoder, Row
+from mstar.stages.backends.decoding import Decoder, Row, never_drawn
 from mstar.stages.backends.encoding import check_all_fit, encode_distinct
 from mstar.stages.backends.recomputing import RecomputingDecoder
 from mstar.stages.backends.responses import respond
@@ -41,11 +41,8 @@ class TransformersSampler:
         with named_shortage("loading the policy", to_load(execution)):
             model = self.family.load(dtype=choose_dtype(device), device=device)
         decode_grouped(model)
-        rows = model.get_input_embeddings().num_embeddings
-        # An embedding matrix padded beyond the tokenizer has rows that mean nothing.
-        unused = range(self.family.vocabulary, rows)
         decoder = Decoder if self.family.shares_prefix else RecomputingDecoder
-        self.decoder = decoder(model, self.family, banned=(*self.family.banned, *unused))
+        self.decoder = decoder(model, self.family, banned=never_drawn(model, self.family))
 
     def sample(
         self, prompts: Sequence[Prompted], sampling: Sampling, policy: str, progress: Progress

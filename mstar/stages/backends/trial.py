@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from mstar.errors import ModelError
 from mstar.execution import Execution
-from mstar.models.family import Family, load_family
+from mstar.models.family import REMOTE_CODE, Family, load_family, model_type
 from mstar.models.prm import save_head
 from mstar.models.weights import load_config
 from mstar.stages.backends.encoding import encode_distinct
@@ -40,7 +40,15 @@ class Described:
 
 
 def ready_model(model: Path, scratch: Path, execution: Execution) -> tuple[Path, bool]:
-    """The model's folder; one of random weights in its shape where it has a config and a processor alone."""
+    """The model's folder; one of random weights in its shape where it has a config and a processor alone.
+
+    ``ModelError`` for a model that runs code of its own folder: its size is asked of transformers alone.
+    """
+    if model_type(model) in REMOTE_CODE:
+        raise ModelError(
+            f"{model} runs code from its own folder, and such a model is not measured; plan without --calibrate, and "
+            "name the GPU with --gpu"
+        )
     set_threads(execution)
     if any(model.glob("*.safetensors")):
         return model, False

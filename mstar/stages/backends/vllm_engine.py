@@ -32,6 +32,8 @@ log = logging.getLogger("mstar.vllm")
 BATCHED_TOKENS = 8192
 """Prompt tokens read in one forward, at least."""
 
+SHORTEST_CONTEXT = 256
+
 CPU_CACHE_BYTES = 1 << 30
 """Keys and values kept on a CPU; VLLM_CPU_KVCACHE_SPACE (GiB) overrides it."""
 
@@ -249,6 +251,11 @@ def _explained(phase: Phase, query_id: str = "") -> Iterator[None]:
     except Exception as error:
         log.info("vLLM failed", exc_info=True)
         raise Fault(phase, one_line(error), query_id) from error
+
+
+def context_for(needed: int, most: int) -> int:
+    """Tokens that an engine is started for: doubled, so that prompts of growing lengths start few engines."""
+    return min(most, max(SHORTEST_CONTEXT, 1 << (needed - 1).bit_length()))
 
 
 def engine_arguments(family: Family, options: EngineOptions) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def choose_platform(execution: Execution) -> str:
     found: str = importlib.import_module("vllm.platforms").current_platform.device_type
     if found not in {"cpu", "cuda"} or execution.device not in {"auto", found}:
         raise ModelError(
-            f"the execution asks for device {execution.device!r}, and the vllm that is installed runs on "
-            f"{found or 'none that is here'!r}. Set execution.device (of doctor, --device) to auto, or install "
+            f"the execution asks for device {execution.device}, and the vllm that is installed runs on "
+            f"{found or 'none that is here'}. Set execution.device (of doctor, --device) to auto, or install "
             f"{INSTALL}."
         )
     if found == "cpu" and sys.platform == "linux":

@@ -25,7 +25,7 @@ from mstar.execution import Execution
 from mstar.models.family import REMOTE_CODE, load_family, model_type
 from mstar.stages.backends.encoding import check_fits
 from mstar.stages.backends.responses import respond
-from mstar.stages.backends.vllm_engine import EngineOptions, Fault, Tokens, Work
+from mstar.stages.backends.vllm_engine import EngineOptions, Fault, Tokens, Work, context_for
 from mstar.stages.backends.vllm_faults import explain, lost
 from mstar.stages.backends.vllm_pool import Pool
 from mstar.stages.backends.vllm_process import choose_platform, import_vllm, share_out
@@ -41,7 +41,6 @@ HOTTEST = 2.0
 """The highest temperature that vLLM takes."""
 
 CHECKED_AT_ONCE = 64
-SHORTEST_CONTEXT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +160,9 @@ class VllmSampler:
                 if not job.prompt.seeds:
                     yield job, ()
                     continue
-                image = job.prompt.image if job.prompt.image.mode == "RGB" else None
-                image = image or job.prompt.image.convert("RGB")
+                image = job.prompt.image
+                if image.mode != "RGB":
+                    image = image.convert("RGB")
                 name = digest.of(image)
                 pool = self._open_pool()
                 yield from self._collected(pool, waiting, block=False)
@@ -217,13 +217,11 @@ class VllmSampler:
         if self.pool is None or self.pool.context < self._needed:
             self.close()
             _free_cached_memory()
-            # Doubling, so that prompts of growing lengths start few engines.
-            context = max(SHORTEST_CONTEXT, 1 << (self._needed - 1).bit_length())
             options = EngineOptions(
                 model=self.family.path,
                 max_pixels=self.execution.max_pixels,
                 platform=self.platform,
-                context=min(context, self.family.context),
+                context=context_for(self._needed, self.family.context),
                 rows=self.execution.sampling_rows,
                 share=self.execution.vllm.gpu_share,
                 gpus=self.execution.vllm.tensor_parallel,

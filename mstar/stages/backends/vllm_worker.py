@@ -53,9 +53,8 @@ def _listen(
     connection: Connection, inbox: SimpleQueue[Work | None], gone: Callable[[], object]
 ) -> None:
     """Take what comes at once, so that the stage never waits for the engine to take it, and listen to the end."""
-    with suppress(
-        EOFError, OSError, TypeError
-    ):  # the last where the connection was closed here meanwhile
+    # A TypeError, where the connection was closed here meanwhile.
+    with suppress(EOFError, OSError, TypeError):
         while True:
             inbox.put(connection.recv())
     gone()
@@ -77,9 +76,8 @@ def main(descriptor: int) -> None:
     with suppress(BrokenPipeError):  # the stage is gone
         serve(Connection(descriptor), end_group)
     logging.shutdown()
-    os._exit(
-        0
-    )  # vLLM has been stopped; what threads of its libraries still do must not keep the GPU
+    # vLLM has been stopped; what threads of its libraries still do must not keep the GPU.
+    os._exit(0)
 
 
 if __name__ == "__main__":

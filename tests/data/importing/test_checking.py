@@ -30,10 +30,11 @@ def quiet(*_):
 
 
 def test_every_split_is_found_however_its_files_are_called(tmp_path):
-    for name in ("test", "train-00000-of-00002", "train-00001-of-00002", "mine-00000", "a-b"):
+    parts = ("train-00000-of-00002", "train-00001-of-00002", "mine-00000")
+    for name in ("test", "validation-00000-of-00001-725687bf7a18d64b", "a-b", *parts):
         write(tmp_path, name, png(1))
     found = {split.name: len(split.files) for split in find_splits(tmp_path)}
-    assert found == {"train": 2, "test": 1, "a-b": 1, "mine": 1}
+    assert found == {"train": 2, "validation": 1, "test": 1, "a-b": 1, "mine": 1}
 
 
 def test_rows_images_kinds_and_sources_are_counted(tmp_path):

@@ -141,6 +141,13 @@ def test_a_tsv_with_options_in_columns_and_images_in_base64(tmp_path):
     assert row.question == 'Which "one"?\nLook.'
 
 
+def test_a_tsv_whose_first_column_has_no_name_is_read_as_any_other(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("\timage\tquestion\tanswer\n0\ta.png\tHow many?\t3\n")
+    (row,) = read("tsv", path)
+    assert (row.question, row.answer) == ("How many?", "3")
+
+
 def test_a_tsv_line_with_too_many_fields_is_named(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_text("image\tquestion\tanswer\na.png\tq\t1\ta\tb\nb.png\tq\t1\n")
@@ -207,15 +214,17 @@ def test_of_several_splits_one_must_be_chosen(tmp_path):
         read("hf", folder, split="dev")
 
 
-def test_parquet_as_the_hub_keeps_it_is_read_by_split(tmp_path):
+@pytest.mark.parametrize("mark", ["", "-725687bf7a18d64b"])
+def test_parquet_as_the_hub_keeps_it_is_read_by_split(tmp_path, mark):
     (tmp_path / "data").mkdir()
-    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+    train = [f"train-0000{number}-of-00002{mark}" for number in range(2)]
+    for name in (*train, f"test-00000-of-00001{mark}"):
         table = pa.Table.from_pylist([usual(question=name)])
         pq.write_table(table, tmp_path / "data" / f"{name}.parquet")
     questions = [row.question for row in read("hf", tmp_path, split="train")]
-    assert questions == ["train-00000-of-00002", "train-00001-of-00002"]
-    (tmp_path / "data" / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(DataError, match=r"not whole, it lacks train-00001-of-00002\.parquet"):
+    assert questions == train
+    (tmp_path / "data" / f"{train[1]}.parquet").unlink()
+    with pytest.raises(DataError, match="not whole, it lacks train-00001-of-00002"):
         read("hf", tmp_path, split="train")
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from mstar.models.family import Family
 from mstar.stages.backends.attention import decode_grouped
-from mstar.stages.backends.decoding import Decoder, Row
+from mstar.stages.backends.decoding import Decoder, Row, never_drawn
 from mstar.stages.backends.modelcheck.finding import Fault, NotTried, free_memory
 from mstar.stages.backends.modelcheck.patient import (
     DRAWN_TOKENS,
@@ -84,11 +84,6 @@ def recorder(
     """What decodes as the sampler does with this model."""
     kind = Recorder if patient.family.shares_prefix else RecomputingRecorder
     return kind(patient.model, patient.family, rows=rows, script=script)
-
-
-def never_drawn(model: Any, family: Family) -> tuple[int, ...]:
-    """Banned tokens, and the embeddings that the tokenizer has no token for."""
-    return (*family.banned, *range(family.vocabulary, len(model.get_input_embeddings().weight)))
 
 
 def sampler(patient: Patient) -> str:

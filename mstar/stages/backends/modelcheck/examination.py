@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 
 from mstar.execution import Execution
 from mstar.models.family import MAX_PIXELS, Family, load_family
+from mstar.stages.backends.meter import peak_host_bytes
 from mstar.stages.backends.modelcheck import (
     agreeing,
     learning,
@@ -115,9 +114,7 @@ def examine_with(checks: Sequence[Check[Any]], subject: Any) -> Iterator[Finding
 
 
 def _memory(device: torch.device) -> str:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    host = most * (1 if sys.platform == "darwin" else 1024) / 2**30
-    said = f"at most {host:.1f} GiB of this process's memory"
+    said = f"at most {peak_host_bytes() / 2**30:.1f} GiB of this process's memory"
     if device.type == "cuda":
         said += f", and {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU's"
     return said

@@ -16,7 +16,7 @@ from mstar.core.records import Example, Finish
 from mstar.execution import Execution
 from mstar.models.family import Encoded, Family, Side, load_family
 from mstar.stages.backends.modelcheck.finding import Fault
-from mstar.stages.backends.objectives import Item, assemble, policy_item
+from mstar.stages.backends.objectives import Item, answer_columns, assemble, policy_item
 from mstar.stages.backends.runtime import choose_device, choose_dtype
 from mstar.stages.protocols import Prompted
 
@@ -114,7 +114,7 @@ class Patient:
             answered = torch.zeros(inputs["input_ids"].shape, dtype=torch.bool)
             for row, answer in enumerate(answers):
                 answered[row, answered.shape[1] - len(answer) :] = True
-        columns = answered.shape[1] - int(answered.any(dim=0).int().argmax())
+        columns = answer_columns(answered)
         with self.precision():
             output = self.model(
                 **self.to_device(inputs), use_cache=False, logits_to_keep=columns + 1
@@ -196,8 +196,9 @@ def ask_about_pictures(
         if longest + room <= family.context:
             codes = family.encode(list(prompts.values()))
             return prompts, dict(zip(prompts, codes, strict=True)), shrink > 0
+    sizes = " and ".join("{}x{}".format(*prompt.image.size) for prompt in prompts.values())
     raise Fault(
-        f"even pictures of {' and '.join(str(p.image.size) for p in prompts.values())} are more than the {max_pixels} "
+        f"even pictures of {sizes} are more than the {max_pixels} "
         f"pixels that are taken, or leave too little of the context of {family.context} tokens",
         "Raise --max-pixels (execution.max_pixels), or see max_position_embeddings in the model's config.json.",
     )

@@ -12,7 +12,6 @@ from PIL import ImageOps
 
 from mstar.core.records import Finish, Response
 from mstar.execution import Execution
-from mstar.models.prm import is_reward_model
 from mstar.stages.backends.modelcheck.finding import Fault
 from mstar.stages.backends.modelcheck.patient import (
     RESPONSE,
@@ -57,7 +56,7 @@ class RewardPatient:
 
 def head(patient: RewardPatient) -> str:
     """The folder is a PRM's, and its weights and head are read and finite."""
-    if not is_reward_model(patient.path) and not patient.path.is_dir():
+    if not patient.path.is_dir():
         raise Fault(f"there is no folder {patient.path}", "Give the folder of a PRM's weights.")
     patient.scorer = patient.open_scorer(patient.path, patient.execution)
     model = patient.scorer.model

@@ -23,6 +23,11 @@ from mstar.execution import Execution
 from mstar.stages.backends.modelcheck.agreeing import SEEDS, compare
 from mstar.stages.backends.modelcheck.finding import Fault, NotTried, short
 from mstar.stages.backends.modelcheck.patient import DRAWN_TOKENS, Drawn, Patient
+from mstar.stages.backends.vllm_engine import (
+    BATCHED_TOKENS,
+    CPU_CACHE_BYTES,
+    context_for,
+)
 from mstar.stages.backends.vllm_process import (
     ENVIRONMENT,
     NOT_COMPILED,
@@ -36,10 +41,6 @@ DEADLINE = 600.0
 POLL = 1.0
 GRACE = 10.0
 """Seconds that its process has to put away what it holds, once it has answered."""
-
-SHORTEST_CONTEXT = 256
-BATCHED_TOKENS = 8192
-CPU_CACHE_BYTES = 1 << 30
 
 ADVICE = (
     "vLLM computes something else of this model than transformers, which trains it: sample with execution.engine "
@@ -216,7 +217,7 @@ def _request(patient: Patient, names: list[str]) -> Request:
         model=patient.path,
         execution=patient.execution,
         dtype=str(patient.sampling_dtype).removeprefix("torch."),
-        context=min(family.context, max(SHORTEST_CONTEXT, 1 << (longest - 1).bit_length())),
+        context=context_for(longest, family.context),
         prompts=tuple(
             (family.render(patient.prompts[name].text), patient.prompts[name].image)
             for name in names

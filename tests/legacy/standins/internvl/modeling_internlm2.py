@@ -54,6 +54,7 @@ class InternLM2Model(InternLM2PreTrainedModel):
         self.tok_embeddings = torch.nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = torch.nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = torch.nn.LayerNorm(config.hidden_size)
+        self.gradient_checkpointing = False
         self.post_init()
 
     def get_input_embeddings(self):
@@ -83,7 +84,11 @@ class InternLM2Model(InternLM2PreTrainedModel):
         kept: tuple[Any, ...] = ()
         for index, layer in enumerate(self.layers):
             past = None if past_key_values is None else past_key_values[index]
-            hidden, pair = layer(hidden, mask, position_ids, past)
+            if self.gradient_checkpointing and self.training:
+                found = self._gradient_checkpointing_func(layer, hidden, mask, position_ids, past)
+            else:
+                found = layer(hidden, mask, position_ids, past)
+            hidden, pair = found
             kept += (pair,)
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden), past_key_values=kept if use_cache else None
