@@ -40,6 +40,13 @@ def nearest(wrong: str, known: Sequence[str], which: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; {which} {', '.join(known)}"
 
 
+def kind_of(value: object) -> str:
+    """What stands where keys and values should: in words for people who write YAML."""
+    if value is None:
+        return "nothing"
+    return {"list": "a list", "str": "text"}.get(type(value).__name__, repr(value))
+
+
 def _key(item: Any, top: str, under: str) -> str:
     return under + ".".join(map(str, item["loc"])) if item["loc"] else top
 
@@ -58,6 +65,7 @@ def _said(item: Any, root: type[BaseModel]) -> str:
         expected = f"should be {item['ctx']['expected']}"
     else:
         expected = re.sub(r"^[A-Z]\w* should", "should", item["msg"])
+        expected = re.sub(r" after validation, not \d+$", "", expected)
     return f"{expected}, found {item['input']!r}"
 
 

@@ -9,6 +9,7 @@ import yaml
 from mstar.cluster import with_defaults
 from mstar.config import apply_override, load_spec, parse_spec, spec_differences
 from mstar.errors import SpecError
+from mstar.storage.open import open_store
 from tests.runs import small_spec
 
 LEAST: dict[str, Any] = {"name": "a", "data": {"path": "data"}, "model": "model"}
@@ -281,9 +282,9 @@ def test_absolute_paths_home_and_addresses_stay(tmp_path: Path):
         (b"{{ name }}", "is not YAML"),
         (b"name: a\nseed: 2020-99-99\n", "is not YAML"),
         (b"extends: ~nobody-at-all/x\n", "there is no such home folder"),
-        (b"\xff\xfe\x00", "cannot read"),
-        (b"- a", "found list"),
-        (b"", "found NoneType"),
+        (b"\xff\xfe\x00", "no text in UTF-8"),
+        (b"- a", "found a list"),
+        (b"", "found nothing"),
     ],
 )
 def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content, said):
@@ -297,7 +298,7 @@ def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content, said):
 def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path):
     with pytest.raises(SpecError, match="no spec at"):
         load_spec(tmp_path / "none.yaml")
-    with pytest.raises(SpecError, match="cannot read"):
+    with pytest.raises(SpecError, match="is a folder"):
         load_spec(tmp_path)
 
 
@@ -374,3 +375,17 @@ def test_a_prm_may_learn_by_its_head_alone(tmp_path):
     adapted = {"optimization": frozen | {"lora": {"targets": ["q_proj"]}}}
     with pytest.raises(SpecError, match=r"prm\.optimization\.freeze"):
         load_spec(written(tmp_path, prm=adapted))
+
+
+@pytest.mark.parametrize("text", ["2020-99-99", "9" * 5000, "{question}{options}", "a: b: c"])
+def test_an_override_whose_value_is_no_yaml_says_to_quote_it(tmp_path: Path, text):
+    with pytest.raises(SpecError, match="in quotes"):
+        load_spec(written(tmp_path), [f"prompts.query={text}"])
+
+
+@pytest.mark.parametrize("address", ["s3:/bucket/runs", "s3:bucket/runs", "https:/host/runs"])
+def test_an_address_that_lacks_a_slash_becomes_no_folder(tmp_path: Path, address):
+    with pytest.raises(SpecError, match="is no address"):
+        load_spec(written(tmp_path), [f"store={address}"])
+    with pytest.raises(SpecError, match="is no address"):
+        open_store(address)

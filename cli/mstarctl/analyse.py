@@ -97,6 +97,10 @@ def prm(
 def endpoint_of(url: str | None, model: str | None, variable: str | None) -> "Endpoint | None":
     """The endpoint of the judge that was asked for, checked before anything is sampled for it."""
     if url is None:
+        if model or variable:
+            raise SpecError(
+                "--judge-model and --judge-key-env are of a judge: name its address with --judge URL"
+            )
         return None
     from mstar.analysis.endpoint import Endpoint
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mstar.cluster import Cluster, with_defaults
-from mstar.config import RunSpec
+from mstar.config import RunSpec, read_yaml
 from mstar.controller.loop import request_cancel, withdraw_cancel
 from mstar.controller.place import Settled, settle, settled
 from mstar.controller.prepare import check_inputs, prepare
@@ -146,7 +146,7 @@ def resolve(api: Api, spec: RunSpec) -> Cluster:
     found = api.get("ConfigMap", DEFAULTS)
     text = (found or {}).get("data", {}).get("cluster.yaml", "")
     try:
-        defaults = yaml.safe_load(text) or {}
+        defaults = read_yaml(text) or {}
     except yaml.YAMLError as error:
         raise SpecError(f"ConfigMap {DEFAULTS}, key cluster.yaml, is not YAML: {error}") from None
     if not isinstance(defaults, Mapping):

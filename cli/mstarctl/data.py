@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -267,7 +268,7 @@ def _print_report(out: Path, report: "Report", shares: "Shares") -> None:
         say.output.print(f"Stored anew {count:,} images: {before}, now {after}")
     if report.dropped:
         say.output.print(f"All that is left out, and why: {out / PROBLEMS}", soft_wrap=True)
-    say.output.print(f"Look at samples: mstarctl data show {out}", soft_wrap=True)
+    say.output.print(f"Look at samples: mstarctl data show {shlex.quote(str(out))}", soft_wrap=True)
 
 
 def _print_splits(title: str, splits: "Mapping[str, Tally]") -> None:

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from mstar.cluster import Cluster, with_defaults
-from mstar.config import RunSpec
+from mstar.config import RunSpec, read_yaml
 from mstar.controller.prepare import check_inputs
 from mstar.errors import SpecError
 from mstar.executors.base import Job
@@ -158,9 +158,9 @@ def read_defaults(file: Path | None) -> Mapping[str, Any]:
     if file is None:
         return {}
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        found = read_yaml(file.read_text(encoding="utf-8")) or {}
         if isinstance(found, Mapping) and found.get("kind") == "ConfigMap":
-            found = yaml.safe_load((found.get("data") or {}).get("cluster.yaml", "")) or {}
+            found = read_yaml((found.get("data") or {}).get("cluster.yaml", "")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise SpecError(f"cannot read the defaults {file}: {error}") from None
     if not isinstance(found, Mapping):

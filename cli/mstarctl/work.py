@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from mstar.config import RunSpec
+from mstar.config import RunSpec, read_yaml
 from mstar.controller.loop import Controller, request_cancel, withdraw_cancel
 from mstar.controller.prepare import check_inputs, prepare
 from mstar.controller.status import ENDED, Phase, mark_cancelled, overview
@@ -40,6 +41,7 @@ def run(file: Path, overrides: list[str], *, dry_run: bool, fresh: bool, as_json
     _check_packages(spec)
     to_tell(spec.tracking)
     if dry_run:
+        open_store(spec.store)  # contacts nothing: only an address that is none is refused
         show.plan(spec, check_inputs(spec), as_json=as_json)
         return
     store, prepared = _prepared(spec, as_json=as_json)
@@ -106,11 +108,12 @@ def _check_packages(spec: RunSpec) -> None:
     if spec.answers.math_verify:
         require_math_verify()
     needed = {"vllm": execution.engine == "vllm", "deepspeed": execution.deepspeed is not None}
+    pages = {"vllm": "engines", "deepspeed": "training"}
     for package, asked in needed.items():
         if asked and importlib.util.find_spec(package) is None:
             raise MissingDependency(
-                f"execution asks for {package}, which is not installed here; install it (docs/stages.md), or leave "
-                "it out of execution"
+                f"execution asks for {package}, which is not installed here; install it "
+                f"(docs/{pages[package]}.md), or leave it out of execution"
             )
 
 
@@ -140,7 +143,8 @@ def advance(store: Store, run_: Run, *, as_json: bool) -> None:
             Controller(store, executor, run_, told).advance()
     except KeyboardInterrupt:
         typer.echo(
-            f"\ninterrupted; go on with: mstarctl resume {run_.name} --store {store.url}", err=True
+            f"\ninterrupted; go on with: mstarctl resume {run_.name} --store {shlex.quote(store.url)}",
+            err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
     finally:
@@ -180,7 +184,7 @@ def cancel(
         said = f"run {name} is cancelled; nobody was working on it"
     else:
         said = f"run {name} is asked to stop; its controller ({before.controller}) stops within seconds"
-    text = f"{said}. Go on with: mstarctl resume {name} --store {url}"
+    text = f"{said}. Go on with: mstarctl resume {name} --store {shlex.quote(url)}"
     show.message(text, {"run": name, "cancelled": True}, as_json=as_json)
 
 
@@ -283,8 +287,8 @@ def existing_store(url: str) -> Store:
 
 def _read_task(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return read_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SpecError(f"no task file at {file}") from None
+        raise SpecError(f"no task file at {file}: pass its path with --task") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"cannot read the task file {file}: {error}") from None

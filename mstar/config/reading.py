@@ -1,6 +1,7 @@
 """From files to specs: ``extends``, overrides, anchored paths, and one message that names every mistake."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from pydantic import ValidationError
 
 from mstar.config.spec import HOW, RunSpec
 from mstar.errors import SpecError
-from mstar.mistakes import mistakes
+from mstar.mistakes import kind_of, mistakes
 from mstar.optimization import nothing_to_train
 
 
 def parse_spec(raw: object, *, source: str = "the spec") -> RunSpec:
     """A run spec from parsed YAML or JSON; ``SpecError`` lists every mistake found."""
     if not isinstance(raw, Mapping):
-        raise SpecError(f"{source}: expected keys and values, found {type(raw).__name__}")
+        raise SpecError(f"{source}: expected keys and values, found {kind_of(raw)}")
     try:
         return RunSpec.model_validate(raw)
     except ValidationError as error:
@@ -56,9 +57,12 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             f"--set {override!r}: expected key.key=value, for example --set evolve.iterations=4"
         )
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError as error:
-        raise SpecError(f"--set {override!r}: the value is not YAML: {error}") from None
+        raise SpecError(
+            f"--set {override!r}: the value is not YAML; put text with {{ }} [ ] : or # in quotes, "
+            f"'key=\"text\"': {error}"
+        ) from None
     target = raw
     for name in names[:-1]:
         if target.get(name) is None:
@@ -140,12 +144,18 @@ def _read(path: Path, by: Path | None) -> dict[str, Any]:
     except FileNotFoundError:
         hint = f"{by} extends it" if by else "pass the path of a YAML file with -f"
         raise SpecError(f"no spec at {path}: {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a folder: pass the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            f"{path} is no text in UTF-8: {error.reason} at byte {error.start}"
+        ) from None
+    except OSError as error:
         raise SpecError(f"cannot read {path}: {error}") from None
     except yaml.YAMLError as error:
         raise SpecError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
-        raise SpecError(f"{path}: expected keys and values, found {type(raw).__name__}")
+        raise SpecError(f"{path}: expected keys and values, found {kind_of(raw)}")
     copy: dict[str, Any] = _unshared(raw)
     return copy
 
@@ -201,6 +211,10 @@ def _anchor(path: str, folder: Path) -> str:
     # An address stays, and so does the name of something built in (demo:digits).
     if "://" in path or path.startswith("demo:"):
         return path
+    if one := re.match(r"(s3|gs|https?|file):", path):
+        raise SpecError(
+            f"{path} is no address and no path: expected {one[0]}//…, or a path that does not begin with {one[0]}"
+        )
     return os.path.normpath(folder / expanded(path))
 
 

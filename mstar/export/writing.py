@@ -106,7 +106,9 @@ def _check_target(target: Path, what: Provenance) -> None:
     with explained("read", target):
         if not target.exists():
             return
-        names = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
+        if not target.is_dir():
+            raise ConflictError(f"{target} is a file; name a folder to write with --to")
+        names = {path.name for path in target.iterdir()}
     if not names:
         return
     try:

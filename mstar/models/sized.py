@@ -39,7 +39,13 @@ class SizedFamily(NativeFamily):
 
     def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path, max_pixels=max_pixels)
-        self.image_word: str = self.tokenizer.convert_ids_to_tokens(self.placeholder)
+        word = self.tokenizer.convert_ids_to_tokens(self.placeholder)
+        if not isinstance(word, str):
+            raise ModelError(
+                f"the tokenizer in {path} has no token {self.placeholder}, which stands for an image by config.json. "
+                "Its files are missing or another model's: put the model's own tokenizer beside the weights."
+            )
+        self.image_word: str = word
         self._runs = re.compile(f"(?:{re.escape(self.image_word)})+")
         self._check_processor()
 

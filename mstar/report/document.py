@@ -77,6 +77,8 @@ def write_whole(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    except IsADirectoryError:
+        raise StorageError(f"{path} is a folder; name a file with --out") from None
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written: {error}; name another place with --out"

@@ -1,5 +1,6 @@
 """From what a person writes (``--store``) to the store behind it."""
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,6 +11,10 @@ from mstar.storage.store import Store
 
 def open_store(url: str | Path) -> Store:
     """The store at a folder's path, ``file:///path`` or ``s3://bucket/prefix``; nothing is contacted or made yet."""
+    if isinstance(url, str) and re.match(r"(s3|gs|https?|file):(?!//)", url):
+        raise SpecError(
+            f"the store {url} is no address: expected a folder or s3://bucket/prefix, with two slashes"
+        )
     if isinstance(url, Path) or "://" not in url:
         if not str(url).strip():
             raise SpecError("the store is empty: expected a folder or s3://bucket/prefix")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mstar.config import HOW, RunSpec, expanded, load_spec, parse_spec
+from mstar.config import HOW, RunSpec, expanded, load_spec, parse_spec, read_yaml
 from mstar.errors import SpecError
 from mstar.storage.manifest import canonical_json, sha256
 from mstar.study.spec import Row, Study
@@ -144,7 +144,7 @@ def _anchored(study: Study, overrides: Iterable[str]) -> list[str]:
         key, _, text = override.partition("=")
         if key.strip() in PATHS:
             try:
-                value = yaml.safe_load(text)
+                value = read_yaml(text)
             except yaml.YAMLError:
                 value = None  # load_spec says what is wrong with it
             if isinstance(value, str):

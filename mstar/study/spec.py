@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mstar.config import expanded, read_yaml
 from mstar.errors import SpecError
-from mstar.mistakes import mistakes, nearest
+from mstar.mistakes import kind_of, mistakes, nearest
 from mstar.record import Record
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
@@ -183,6 +183,8 @@ def _read(path: Path) -> Any:
         return read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"no study at {path}: pass the path of a YAML file with -f") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a folder: pass the path of a YAML file with -f") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {path}: {error}") from None
     except yaml.YAMLError as error:
@@ -191,7 +193,7 @@ def _read(path: Path) -> Any:
 
 def _parse(raw: Any, path: Path) -> StudyFile:
     if not isinstance(raw, dict):
-        raise SpecError(f"{path}: expected keys and values, found {type(raw).__name__}")
+        raise SpecError(f"{path}: expected keys and values, found {kind_of(raw)}")
     try:
         return StudyFile.model_validate(raw)
     except ValidationError as error:

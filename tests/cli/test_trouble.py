@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mstar import errors
 from mstar.controller.status import Phase, Status, write_status
 from mstar.history import load_history
+from mstar.report.document import write_whole
 from mstar.report.scale import duration
 from mstar.storage import keys
 from mstar.storage.folder import FolderStore
@@ -82,6 +84,7 @@ def test_a_scratch_folder_that_cannot_be_made_is_one_message(mstarctl, store, mo
     [
         (None, "no task file"),
         ("a: [", "cannot read the task file"),
+        ("a: 2020-99-99", "cannot read the task file"),
         ("[]", "is no task file"),
         ("{store: s, task: {stage: generate}}", "task.generate.model"),
         ("{store: s, task: {stage: dance}}", "dance"),
@@ -102,7 +105,29 @@ def test_a_spec_that_is_not_there_or_no_yaml_is_named(mstarctl, tmp_path):
     assert "none.yaml" in said
     code, _, said = mstarctl("run", "--local", "-f", tmp_path)
     assert code == errors.SpecError.exit_code
-    assert "cannot read" in said
+    assert "is a folder" in said
+
+
+def test_a_dry_run_refuses_an_address_that_is_no_store(mstarctl, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(small_spec().model_dump(mode="json")))
+    for address in ("http://host/runs", "s3://"):
+        code, _, said = mstarctl(
+            "run", "--local", "--dry-run", "-f", spec, "--set", f"store={address}"
+        )
+        assert code == errors.SpecError.exit_code
+        assert "s3://bucket/prefix" in said
+
+
+def test_a_model_for_the_judge_without_its_address_is_a_mistake(mstarctl, store):
+    code, _, said = mstarctl("analyse", "prm", "small", "-s", store.url, "--judge-model", "m")
+    assert code == errors.SpecError.exit_code
+    assert "--judge URL" in said
+
+
+def test_a_page_where_a_folder_stands_is_refused_by_name(tmp_path):
+    with pytest.raises(errors.StorageError, match="is a folder; name a file"):
+        write_whole(tmp_path, b"page")
 
 
 def test_a_usage_mistake_is_code_two(mstarctl):

@@ -365,7 +365,7 @@ def test_a_place_where_no_folder_can_be_made_is_one_message(store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a file stands where a folder is needed"):
         exported(store, tmp_path / "file" / "model")
-    with pytest.raises(ConflictError, match="not empty"):
+    with pytest.raises(ConflictError, match="is a file; name a folder"):
         exported(store, tmp_path / "file")
 
 

@@ -51,6 +51,13 @@ OTHER_VERSION: dict[str, dict[str, object]] = {
 }
 
 
+def test_a_folder_without_its_tokenizer_s_files_says_so(qwen):
+    for file in qwen.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        load_family(qwen)
+
+
 def test_a_processor_that_makes_other_tokens_than_the_model_needs_is_refused_when_opened(copy):
     values = OTHER_VERSION[copy.name]
     change(copy, "processor_config.json", **values)

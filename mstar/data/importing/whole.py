@@ -189,4 +189,6 @@ def _nothing(report: Report, problems: Problems) -> str:
         if problems.counts.get(Reason.MISSING_IMAGE)
         else ""
     )
+    if not report.read:
+        return "there are no rows in it, so nothing to import"
     return f"none of {report.read:,} rows can be used{advice}\n  {why}"

@@ -198,6 +198,11 @@ def test_where_no_image_is_found_the_message_asks_for_the_folder(tmp_path):
         imported(folder, tmp_path / "out")
 
 
+def test_a_list_without_rows_says_that_it_is_empty(tmp_path):
+    with pytest.raises(DataError, match="no rows"):
+        imported(mathv360k(tmp_path / "in", images=0), tmp_path / "out")
+
+
 @pytest.mark.parametrize("missing", ["train_samples_all_tuning.json", "data_images"])
 def test_a_missing_file_is_named(tmp_path, missing):
     folder = mathv360k(tmp_path / "in")
