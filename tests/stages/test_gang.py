@@ -5,7 +5,6 @@ Each machine is a process with a scratch folder of its own; they meet at 127.0.0
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from mstar.storage.folder import FolderStore
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.tasks import TrainTask, task_hash
+from tests.ports import Port
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,
@@ -49,13 +49,12 @@ class Machines:
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
         self.started: list[subprocess.Popen[bytes]] = []
+        self.ports: list[Port] = []
 
     def start(
         self, task: TrainTask, name: str, *, other: TrainTask | None = None
     ) -> list["subprocess.Popen[bytes]"]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self.ports.append(Port())
         pair = [
             start(
                 self.store,
@@ -63,7 +62,7 @@ class Machines:
                 name,
                 self.folder / f"machine-{rank}",
                 execution=EACH,
-                gang=Gang(size=2, rank=rank, address="127.0.0.1", port=port),
+                gang=Gang(size=2, rank=rank, address="127.0.0.1", port=self.ports[-1].number),
             )
             for rank in (0, 1)
         ]
@@ -90,6 +89,8 @@ def machines(s3_store, tmp_path):
     for process in gang.started:
         process.kill()
         process.communicate()
+    for port in gang.ports:
+        port.close()
 
 
 def ended(
