@@ -114,7 +114,7 @@ def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(cluster, store
     ending = threading.Event()
 
     def work(running):
-        running.stopping.wait(10)
+        running.stopping.wait(120)
         ending.set()
         time.sleep(0.1)
         return Ended(code=143)
@@ -126,11 +126,11 @@ def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(cluster, store
     uid = cluster.get("Job", name)["metadata"]["uid"]
     deletion = threading.Thread(target=first.delete, args=(name,), daemon=True)
     deletion.start()
-    assert ending.wait(10)
+    assert ending.wait(120)
     second = executors()
     assert second.submit(job(store)) == name
     assert cluster.get("Job", name)["metadata"]["uid"] != uid
-    deletion.join(10)  # what another made of that name meanwhile is not waited for
+    deletion.join(120)  # what another made of that name meanwhile is not waited for
     assert not deletion.is_alive()
 
 
@@ -164,7 +164,7 @@ def test_delete_returns_when_the_pods_are_gone(cluster, store, executors):
     gone = []
 
     def work(running):
-        running.stopping.wait(10)
+        running.stopping.wait(120)
         time.sleep(0.2)  # it leaves a checkpoint
         gone.append(running.index)
         return Ended(code=14)
@@ -222,7 +222,7 @@ def test_an_executor_that_cannot_begin_leaves_nothing_that_asks(cluster, executo
 def test_an_api_that_goes_away_for_a_while_costs_no_attempt(cluster, store, executors):
     gate = threading.Event()
     Kubelet(cluster, until(committing_pods(store), gate))
-    ours = executors(api=api(cluster, patience=30))
+    ours = executors(api=api(cluster, patience=120))
     name = ours.submit(job(store))
     sees(ours, name, lambda found: not found.waiting)
     cluster.down()
