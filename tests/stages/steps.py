@@ -5,6 +5,7 @@ does.
 """
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -77,6 +78,16 @@ class AtOnce:
         self.open = False
 
 
+class Pace(BaseModel):
+    """Training takes its time from its first optimizer step on, and stands still at a checkpoint until SIGTERM.
+
+    Who waits for a checkpoint to do something to the process finds it there, however late it looks.
+    """
+
+    rows: int
+    stands_after: int
+
+
 class Order(BaseModel):
     """What an attempt in a process of its own is told."""
 
@@ -86,6 +97,7 @@ class Order(BaseModel):
     attempt: str
     scratch: Path
     gang: dict[str, Any] | None = None
+    pace: Pace | None = None
 
 
 def make_policy_task(store: Store, model: Path, folder: Path, rows: int = 44) -> TrainTask:
@@ -183,6 +195,7 @@ def start(
     *,
     execution: Execution = ONE_THREAD,
     gang: Gang | None = None,
+    pace: Pace | None = None,
 ) -> "subprocess.Popen[bytes]":
     """An attempt in a process of its own, on a machine whose disk is ``folder``; it says errors on standard error."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +206,7 @@ def start(
         attempt=name,
         scratch=folder,
         gang=asdict(gang) if gang else None,
+        pace=pace,
     )
     path = folder / f"{name}.json"
     path.write_text(order.model_dump_json())
@@ -261,16 +275,25 @@ def _labelled(number: int) -> Example:
 
 def main(order: Order) -> int:
     """One attempt; SIGTERM asks it to stop."""
-    stop = threading.Event()
+    stop, asked = threading.Event(), itertools.count(1)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = open_store(order.store)
+
+    def stopping() -> bool:
+        # Asked at each row that is prepared, then at each optimizer step.
+        if order.pace and next(asked) > order.pace.rows:
+            stands = max(progress(store, order.task), default=0) >= order.pace.stands_after
+            stop.wait(None if stands else 0.1)
+        return stop.is_set()
+
     try:
         attempt(
-            open_store(order.store),
+            store,
             order.task,
             order.scratch,
             name=order.attempt,
             execution=order.execution,
-            stopping=stop.is_set,
+            stopping=stopping,
             gang=Gang(**order.gang) if order.gang else None,
         )
     except MstarError as error:
