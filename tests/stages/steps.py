@@ -26,6 +26,7 @@ from mstar.core.records import Example, Finish
 from mstar.errors import MstarError
 from mstar.execution import Execution
 from mstar.optimization import Optimization
+from mstar.stages.backends import launch
 from mstar.stages.context import Context, Gang, never
 from mstar.stages.interim import clear_progress
 from mstar.stages.run import scratch_folder
@@ -47,6 +48,7 @@ from mstar.tasks import (
     task_hash,
     task_inputs,
 )
+from tests.stages.backends import rank
 from tests.tiny import draw_image, encode_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,8 +198,12 @@ def start(
     execution: Execution = ONE_THREAD,
     gang: Gang | None = None,
     pace: Pace | None = None,
+    ranks_stand: dict[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """An attempt in a process of its own, on a machine whose disk is ``folder``; it says errors on standard error."""
+    """An attempt in a process of its own, on a machine whose disk is ``folder``; it says errors on standard error.
+
+    ``ranks_stand`` is where its ranks stand still (``backends.rank``).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     order = Order(
         store=store.url,
@@ -216,7 +222,7 @@ def start(
         stderr=subprocess.PIPE,
         # A container's init signals the whole group of what it started; ranks must not be in it.
         start_new_session=True,
-        env=os.environ | {"TMPDIR": str(folder)},
+        env=os.environ | {"TMPDIR": str(folder)} | (ranks_stand or {}),
     )
 
 
@@ -286,6 +292,8 @@ def main(order: Order) -> int:
             stop.wait(None if stands else 0.1)
         return stop.is_set()
 
+    if rank.STANDS in os.environ:
+        launch.RANK_MODULE = rank.NAME
     try:
         attempt(
             store,

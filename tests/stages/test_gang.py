@@ -19,6 +19,7 @@ from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.tasks import TrainTask, task_hash
 from tests.ports import Port
+from tests.stages.backends.rank import stands
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,
@@ -35,8 +36,8 @@ from tests.stages.steps import (
 from tests.tiny import build_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
-ROWS = 960
-NOTICE_SECONDS = 60
+ROWS = 320
+NOTICE_SECONDS = 180
 """Within so long a machine must have noticed that another is gone."""
 
 ALONE = ONE_THREAD.model_copy(update={"deepspeed": DeepSpeed(processes=2, zero_stage=1)})
@@ -52,7 +53,12 @@ class Machines:
         self.ports: list[Port] = []
 
     def start(
-        self, task: TrainTask, name: str, *, other: TrainTask | None = None
+        self,
+        task: TrainTask,
+        name: str,
+        *,
+        other: TrainTask | None = None,
+        stand_at: int | None = None,
     ) -> list["subprocess.Popen[bytes]"]:
         self.ports.append(Port())
         pair = [
@@ -63,6 +69,7 @@ class Machines:
                 self.folder / f"machine-{rank}",
                 execution=EACH,
                 gang=Gang(size=2, rank=rank, address="127.0.0.1", port=self.ports[-1].number),
+                ranks_stand=None if stand_at is None else stands(kept=stand_at),
             )
             for rank in (0, 1)
         ]
@@ -113,7 +120,7 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
     task = make_policy_task(store, model, tmp_path / "data", ROWS)
     for victim in (1, 0):
         kept = max(progress(store, task), default=0)
-        gang = machines.start(task, f"killed-{victim}")
+        gang = machines.start(task, f"killed-{victim}", stand_at=kept + 6)
         until_kept(store, task, kept + 3, *gang)
         assert len(rank_processes(tmp_path)) == 4  # torchrun and a rank on each machine
         gang[victim].kill()
@@ -122,7 +129,7 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
         assert rank_processes(tmp_path) == []
         assert read_manifest(store, "step", task_hash(task)) is None
     kept = max(progress(store, task))
-    gang = machines.start(task, "preempted")
+    gang = machines.start(task, "preempted", stand_at=kept + 6)
     until_kept(store, task, kept + 3, *gang)
     os.killpg(gang[1].pid, signal.SIGTERM)
     for code, said in ended(gang):
