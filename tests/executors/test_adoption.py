@@ -8,6 +8,7 @@ import pytest
 from mstar.cluster import Cluster
 from mstar.errors import ClusterError, ClusterUnreachable, ConflictError, StorageError
 from mstar.executors.base import ABSENT, Found, State
+from mstar.executors.k8s.api import AlreadyThere
 from mstar.executors.k8s.names import Place, job_name
 from mstar.tasks import task_hash
 from tests.executors.following import ended, sees
@@ -134,13 +135,31 @@ def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(cluster, store
     assert not deletion.is_alive()
 
 
-def test_a_job_that_is_gone_just_when_it_is_adopted_is_an_error_that_says_so(
+def test_a_job_that_is_gone_just_when_it_is_adopted_is_made_again(
     cluster, store, executors, monkeypatch
 ):
     ours = executors()
-    ours.submit(job(store))
-    monkeypatch.setattr(ours._api, "get", lambda *_: None)
-    with pytest.raises(ClusterError, match="gone again"):
+    name = ours.submit(job(store))
+    old, real = cluster.get("Job", name), ours._api.get
+
+    def ended_just_now(*asked):
+        if cluster.get("Job", name) == old:
+            cluster.remove(old)
+        return real(*asked)
+
+    monkeypatch.setattr(ours._api, "get", ended_just_now)
+    assert ours.submit(job(store)) == name
+    assert cluster.get("Job", name)["metadata"]["uid"] != old["metadata"]["uid"]
+    assert ours.observe(name).state is State.RUNNING
+
+
+def test_a_job_that_comes_and_goes_is_an_error_that_says_so(cluster, store, executors, monkeypatch):
+    def there(*_, **__):
+        raise AlreadyThere("exists")
+
+    ours = executors()
+    monkeypatch.setattr(ours._api, "create", there)
+    with pytest.raises(ClusterError, match="is there again; try again"):
         ours.submit(job(store))
 
 
