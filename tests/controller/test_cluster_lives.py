@@ -173,7 +173,7 @@ def test_a_cancelled_run_stops_its_attempt_and_goes_on_when_it_is_resumed(cluste
 def test_the_run_stays_ours_while_its_pods_take_their_time_to_end(cluster, store, monkeypatch):
     monkeypatch.setattr(loop, "LEASE_SECONDS", 0.6)
     monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.05)
-    renewed = []
+    renewed: list[float] = []
 
     def work(running):
         request_cancel(store, "small", 0.0)

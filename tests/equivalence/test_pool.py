@@ -49,11 +49,13 @@ def pids(pool):
 def alive(pid):
     try:
         os.kill(pid, 0)
-        if sys.platform == "linux":
-            return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        return (
+            "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+            if sys.platform == "linux"
+            else True
+        )
     except (ProcessLookupError, FileNotFoundError):  # it may end between the two looks
         return False
-    return True
 
 
 def gone(pid, seconds=120.0):

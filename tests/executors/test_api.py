@@ -175,7 +175,7 @@ def test_a_watch_tells_each_change_and_ends_in_time(cluster):
     events.append(next(watch))
     assert [event["type"] for event in events] == ["ADDED", "BOOKMARK", "DELETED"]
     assert ours.calls["WATCH jobs"] == 1
-    watch.close()
+    del watch  # and with it the connection
     version = events[-1]["object"]["metadata"]["resourceVersion"]
     assert list(ours.watch("Job", "run=r", version, 1)) == []
 

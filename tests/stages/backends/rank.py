@@ -28,17 +28,17 @@ def main(folder: Path) -> int:
     calls, kept = map(int, os.environ[STANDS].split(","))
     made, due = 0, Keeper.due
 
-    def paced(keeper: Keeper) -> Due:
+    def paced(self: Keeper) -> Due:
         nonlocal made
         made += 1
         time.sleep(0.1)
         # Together, so that each of them notices when another is lost.
         while made >= calls:
-            found, asked = each_highest(keeper.kept, int(keeper.asked_to_stop()))
+            found, asked = each_highest(self.kept, int(self.asked_to_stop()))
             if found < kept or asked:
                 break
             time.sleep(0.05)
-        return due(keeper)
+        return due(self)
 
     Keeper.due = paced  # type: ignore[method-assign]
     return rank.main(folder)
