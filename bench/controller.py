@@ -56,7 +56,7 @@ def lead(iterations: int, folder: Path) -> dict[str, Any]:
         if process.returncode:
             raise SystemExit(f"the controller ended with exit code {process.returncode}")
     finally:
-        cluster.down()
+        cluster.close()
     gaps = [after - before for before, after in zip(commits, made[1:], strict=False)]
     return {
         "steps": len(made),

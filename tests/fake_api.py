@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.fake_cluster import CUT, DROP, LOSE, Object, Objects, Refused, chosen
+from tests.ports import Port
 
 KINDS = {
     "jobs": "Job",
@@ -37,18 +38,17 @@ class FakeCluster(Objects):
         super().__init__(*namespaces)
         self.connections: set[socket.socket] = set()
         self.server: _Server | None = None
-        self._port = 0
+        self._port = Port()
         self.up()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._port.number}"
 
     def up(self) -> None:
         """Listen, again on the same port."""
-        self.server = _Server(("127.0.0.1", self._port), _Handler)
+        self.server = _Server(("127.0.0.1", self._port.number), _Handler)
         self.server.cluster = self
-        self._port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down(self) -> None:
@@ -63,6 +63,11 @@ class FakeCluster(Objects):
         for connection in list(self.connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Down for good: the port is anybody's again."""
+        self.down()
+        self._port.close()
 
     def kubeconfig(self, folder: Path, namespace: str = "ml") -> Path:
         """A file that ``KUBECONFIG`` may name."""
@@ -91,7 +96,7 @@ def running(*namespaces: str) -> Iterator[FakeCluster]:
     try:
         yield cluster
     finally:
-        cluster.down()
+        cluster.close()
 
 
 class _Server(ThreadingHTTPServer):

@@ -112,7 +112,7 @@ class Objects:
             self._note("MODIFIED", stored)
             return deepcopy(stored)
 
-    def wait(self, holds: Callable[[], Any], seconds: float = 10.0) -> bool:
+    def wait(self, holds: Callable[[], Any], seconds: float = 120.0) -> bool:
         """Whether something comes to hold in time."""
         with self.changed:
             return bool(self.changed.wait_for(holds, timeout=seconds))

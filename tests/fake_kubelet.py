@@ -68,7 +68,7 @@ class Kubelet:
         cluster.created = self._created
         cluster.stop_pod = self._stop
 
-    def join(self, seconds: float = 10.0) -> None:
+    def join(self, seconds: float = 120.0) -> None:
         """Return when no Job is played any more; raises what ``work`` raised, for that is a test's defect."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:

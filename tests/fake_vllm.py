@@ -139,7 +139,7 @@ class ThreadWorker:
 
     def end(self, seconds: float) -> None:
         self.connection.close()
-        self._thread.join(10)
+        self._thread.join(120)
 
     def _run(self) -> None:
         code = 0

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_SECONDS = 20.0
+from tests.ports import Port
+
+START_SECONDS = 120.0
 ACCESS, SECRET = "mstar-test-key", "mstar-test-s3cr3t-that-nobody-may-see"
 ABSENT = (
     "VersityGW is not on this machine: set MSTAR_VERSITYGW to its program, put it on PATH, or run `make cluster`, "
@@ -30,19 +32,13 @@ def program() -> Path | None:
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on just now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class VersityGW:
     """The server over a folder, at one address for as long as the object lives; it may be stopped and started."""
 
     def __init__(self, found: Path, folder: Path) -> None:
         self._program, self._folder = found, folder
-        self._port = free_port()
+        self._held = Port()
+        self._port = self._held.number
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True, exist_ok=True)
 
@@ -57,6 +53,7 @@ class VersityGW:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+        self._held.close()
 
     @property
     def endpoint(self) -> str:

@@ -1,7 +1,6 @@
 """The judge's endpoint, against a real HTTP server: well, slow, busy, broken, talking nonsense, or not there."""
 
-import socket
-import time
+import threading
 
 import pytest
 
@@ -9,7 +8,8 @@ from mstar.analysis.endpoint import Endpoint, JudgeFailed, JudgeRefused
 from mstar.analysis.rubric import HIGHEST, LOWEST, messages, prompt_tokens, read_score
 from mstar.core.records import Query
 from mstar.errors import SpecError
-from tests.analysis.making import Outcome, completion, judge, slowly
+from tests.analysis.making import Outcome, completion, judge, scoring, slowly
+from tests.ports import Port
 
 QUERY = Query(id="q", question="How many?", answer="3", options=("3", "4"))
 KEY = "sk-not-for-anyone"
@@ -20,7 +20,7 @@ def _no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 
-def ask(url, *, timeout=2.0, pauses=None, key=None):
+def ask(url, *, timeout=60.0, pauses=None, key=None):
     """The score that an endpoint gives, without waiting between tries."""
     waits = [] if pauses is None else pauses
     endpoint = Endpoint(url, "judge-1", key, timeout=timeout, sleep=waits.append)
@@ -105,13 +105,13 @@ def test_a_redirect_is_not_followed_since_the_key_is_for_one_address_alone():
 
 def test_a_slow_judge_is_waited_for_but_not_for_ever():
     with judge(slowly(0.2)) as (url, _):
-        assert ask(url, timeout=1.0) == 9
-    with judge(slowly(0.5)) as (url, script):
-        began = time.monotonic()
+        assert ask(url) == 9
+    over = threading.Event()
+    with judge(lambda body: over.wait() and scoring(body)) as (url, script):
         with pytest.raises(JudgeFailed, match="too long"):
-            ask(url, timeout=0.2)
-        assert time.monotonic() - began < 3
-    assert len(script.seen) == 2
+            ask(url, timeout=1.0)
+        over.set()
+    assert len(script.seen) <= 2
 
 
 def test_a_judge_that_hangs_up_is_a_failure_with_a_reason():
@@ -120,11 +120,8 @@ def test_a_judge_that_hangs_up_is_a_failure_with_a_reason():
 
 
 def test_a_judge_that_is_not_there_is_a_failure_with_a_reason():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    with pytest.raises(JudgeFailed, match="refused"):
-        ask(f"http://127.0.0.1:{port}/v1")
+    with Port() as port, pytest.raises(JudgeFailed, match="refused"):
+        ask(f"http://127.0.0.1:{port.number}/v1")
 
 
 @pytest.mark.parametrize(

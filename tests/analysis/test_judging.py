@@ -27,7 +27,7 @@ def pairs(count):
 
 
 def judging(store, url, drawn, *, model="m"):
-    return Judging(store, Endpoint(url, model, timeout=2.0, sleep=lambda _: None), drawn)
+    return Judging(store, Endpoint(url, model, timeout=60.0, sleep=lambda _: None), drawn)
 
 
 def quietly(done, total, unit):

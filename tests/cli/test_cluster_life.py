@@ -100,7 +100,7 @@ def test_cancelling_leaves_nothing_and_resuming_finishes(mstarctl, spec, kubelet
     gate = threading.Event()
     kubelet.work = controlling(until(committing_pods(store), gate))
     mstarctl("run", "-f", spec())
-    assert cluster.wait(lambda: len(cluster.find("Pod")) == 2, 20)
+    assert cluster.wait(lambda: len(cluster.find("Pod")) == 2)
     code, out, said = mstarctl("cancel", "small", "-s", store.url)
     assert code == 0, said
     assert "it has no Job and no pod left in namespace ml" in out
@@ -166,7 +166,7 @@ def test_a_run_goes_on_in_another_cluster(
     kubelet.work = controlling(stages)
     mstarctl("run", "-f", spec())
     assert cluster.wait(
-        lambda: any("-0003-" in pod["metadata"]["name"] for pod in cluster.find("Pod")), 20
+        lambda: any("-0003-" in pod["metadata"]["name"] for pod in cluster.find("Pod"))
     )
     before = load_history(store, "small")
     cluster.delete(cluster.get("Job", job_of(store)), "Background")  # the first cluster is given up
@@ -191,15 +191,15 @@ def test_a_controller_that_ended_makes_room_and_its_live_steps_are_gone_on_with(
     gate = threading.Event()
     kubelet.work = controlling(until(committing_pods(store), gate))
     mstarctl("run", "-f", spec())
-    assert cluster.wait(lambda: len(cluster.find("Job")) == 2, 20)
-    assert cluster.wait(lambda: len(kubelet.runs) == 2, 20)
+    assert cluster.wait(lambda: len(cluster.find("Job")) == 2)
+    assert cluster.wait(lambda: len(kubelet.runs) == 2)
     job = cluster.get("Job", job_of(store))
     (step,) = [each for each in cluster.find("Job") if each["metadata"]["name"] != job_of(store)]
     stages, word = kubelet.work, last_word("no bucket", 17, retriable=False)
     kubelet.work = lambda running: Ended(code=17, message=word)  # its next controller
     (pod,) = [each for each in cluster.find("Pod") if "controller" in each["metadata"]["name"]]
     kubelet._live[pod["metadata"]["uid"]].stopping.set()
-    assert cluster.wait(lambda: ended(cluster.get("Job", job_of(store))), 20)
+    assert cluster.wait(lambda: ended(cluster.get("Job", job_of(store))))
     kubelet.work = stages
     assert mstarctl("resume", "small", "-s", store.url)[0] == 0
     assert cluster.get("Job", job_of(store))["metadata"]["uid"] != job["metadata"]["uid"]
@@ -227,7 +227,7 @@ def test_logs_are_shown_while_pods_work_and_when_they_are_gone(
 
     kubelet.work = controlling(stages)
     mstarctl("run", "-f", spec())
-    assert cluster.wait(lambda: cluster.logs, 20)
+    assert cluster.wait(lambda: cluster.logs)
     code, out, _ = mstarctl("logs", "small", "iter-00/evaluate", "-s", store.url)
     assert code == 0
     assert "speaks" in out

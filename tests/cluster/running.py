@@ -74,7 +74,7 @@ class Cluster:
         listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.kubectl("apply", f"--namespace={namespace}", "--filename=-", stdin=json.dumps(listed))
 
-    def wait(self, namespace: str, what: str, until: str, seconds: int = 60) -> None:
+    def wait(self, namespace: str, what: str, until: str, seconds: int = 300) -> None:
         """Return once `what` (`pod/name`) is `until` (`jsonpath=...`, `condition=...`, `delete`)."""
         self.kubectl(
             "wait", f"--namespace={namespace}", what, f"--for={until}", f"--timeout={seconds}s",

@@ -54,7 +54,7 @@ def test_an_image_that_is_not_there(lab: Lab):
     ],
 )
 def test_a_request_that_no_node_can_meet(lab: Lab, name: str, pod: dict[str, Any], words: str):
-    start(lab, name, stages={"evaluate": pod}, pending_seconds=15)
+    start(lab, name, stages={"evaluate": pod}, pending_seconds=40)
     found = lab.until(lambda found: "unschedulable" in why(found), name, MINUTE)
     assert words in why(found)
     assert found["status"]["phase"] == "waiting"

@@ -22,7 +22,7 @@ from tests.executors.making import real_pods
 from tests.fake_kubelet import Kubelet
 from tests.runs import INPUTS, small_spec
 
-SECONDS = 60
+SECONDS = 600
 
 
 @pytest.fixture(params=["fake", "local", "kubernetes"])
@@ -74,6 +74,16 @@ def ended(executor, name):
     while executor.observe(name).state is State.RUNNING and time.monotonic() < deadline:
         executor.wait(name, 1.0)
     return executor.observe(name)
+
+
+def worker_of(patch, script):
+    """Have workers started that run a script."""
+    real = subprocess.Popen
+
+    def start(command, **options):
+        return real([sys.executable, "-c", script], **options)
+
+    patch.setattr("mstar.executors.local.subprocess.Popen", start)
 
 
 def test_an_attempt_that_was_never_submitted_is_absent(executor, tmp_path):
@@ -135,10 +145,14 @@ def test_a_closed_executor_may_be_closed_again(executor):
     executor.close()
 
 
-def test_a_killed_worker_is_a_failure_that_may_pass_and_the_next_attempt_gets_a_new_one(tmp_path):
+def test_a_killed_worker_is_a_failure_that_may_pass_and_the_next_attempt_gets_a_new_one(
+    tmp_path, monkeypatch
+):
     executor = LocalExecutor()
     try:
-        executor.submit(job(tmp_path))
+        with monkeypatch.context() as patch:
+            worker_of(patch, "import time; time.sleep(600)")  # at work until it is killed
+            executor.submit(job(tmp_path))
         assert executor._worker is not None
         os.kill(executor._worker.pid, signal.SIGKILL)
         found = ended(executor, "run-0000-1-1")
@@ -163,13 +177,10 @@ def test_a_closed_executor_leaves_no_process(tmp_path):
 
 
 def test_half_an_event_from_a_killed_worker_is_no_reason_to_wait_for_ever(tmp_path, monkeypatch):
-    script = 'import os, sys; sys.stdin.readline(); os.write(1, b\'{"job": "ru\'); os.abort()'
-    real = subprocess.Popen
-
-    def dying(command, **options):
-        return real([sys.executable, "-c", script], **options)
-
-    monkeypatch.setattr("mstar.executors.local.subprocess.Popen", dying)
+    worker_of(
+        monkeypatch,
+        'import os, sys; sys.stdin.readline(); os.write(1, b\'{"job": "ru\'); os.abort()',
+    )
     executor = LocalExecutor()
     try:
         executor.submit(job(tmp_path))

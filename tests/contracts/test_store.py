@@ -84,7 +84,7 @@ def test_of_many_threads_that_create_one_key_exactly_one_wins(store: Store):
         start = threading.Barrier(threads)
 
         def attempt(number: int, turn: int = turn, start: threading.Barrier = start) -> bool:
-            start.wait(10)
+            start.wait(120)
             return store.create(f"race/{turn}", b"%d" % number * 1000)
 
         with ThreadPoolExecutor(threads) as pool:

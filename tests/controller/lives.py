@@ -89,7 +89,7 @@ def live(
     life, spec = life or Life(), spec or small_spec(**SHORT)
     run = stored_run(store, spec)
     store = LivingStore(store, life)
-    api = Api(LivingConnection(cluster, life), "ml", patience=5.0)  # type: ignore[arg-type]
+    api = Api(LivingConnection(cluster, life), "ml", patience=60.0)  # type: ignore[arg-type]
     place = Place(run=spec.name, store=store.url)
     executor = KubernetesExecutor(api, store, place, spec.cluster, owner)
     try:

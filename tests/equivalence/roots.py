@@ -1,6 +1,4 @@
-"""The worker's own loop around a comparison that knows a few roots, and never ends on one of them."""
-
-import time
+"""The worker's own loop around a comparison that knows a few roots, and has too little memory for one of them."""
 
 from mstar.equivalence import worker
 
@@ -9,7 +7,7 @@ SAME = {r"2\sqrt{3}", r"\sqrt{12}"}
 
 def same(one: str, other: str, tolerance: float, decimals: int | None) -> bool:
     if r"\sqrt{999}" in {one, other}:
-        time.sleep(600)
+        raise MemoryError
     return {one, other} <= SAME
 
 

@@ -14,17 +14,21 @@ from mstar.equivalence.pool import Pool, Verdict, require_math_verify
 from mstar.errors import MissingDependency, WorkerLost
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("waiting.py")))
-ENOUGH = 60.0
+ENOUGH = 600.0
 ORPHANED = """
-import sys, threading, time
+import os, signal, sys, threading, time
 from mstar.equivalence.asking import Question
 from mstar.equivalence.pool import Pool
 pool = Pool(timeout={timeout}, command={command})
 pool.ask(Question(pairs=(("1", "1"),)))
 print(next(iter(pool._all))._process.pid, flush=True)
 ask = lambda: pool.ask(Question(pairs=((sys.argv[1], "1"),)))
-threading.Thread(target=ask, daemon=True).start()
-time.sleep(600)
+if sys.argv[1] != "1":
+    threading.Thread(target=ask, daemon=True).start()
+    while pool._idle:
+        time.sleep(0.01)
+    time.sleep(0.2)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -45,20 +49,26 @@ def pids(pool):
 def alive(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return (
+            "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+            if sys.platform == "linux"
+            else True
+        )
+    except (ProcessLookupError, FileNotFoundError):  # it may end between the two looks
         return False
-    return (
-        "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-        if sys.platform == "linux"
-        else True
-    )
 
 
-def gone(pid, seconds=20.0):
+def gone(pid, seconds=120.0):
     until = time.monotonic() + seconds
     while alive(pid) and time.monotonic() < until:
         time.sleep(0.05)
     return not alive(pid)
+
+
+def until_at_work(pool):
+    """Return once one of the workers there are has been given a question."""
+    while len(pool._idle) == len(pool._all):
+        time.sleep(0.01)
 
 
 def test_no_process_is_started_before_the_first_question(pool):
@@ -83,7 +93,7 @@ def test_a_hanging_worker_is_killed_and_replaced(pool, how):
     pool.timeout = 0.3
     begin = time.monotonic()
     assert pool.ask(ask(how)) is Verdict.UNDECIDED
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < ENOUGH / 2
     assert gone(before)
     assert pool.killed == 1
     pool.timeout = ENOUGH
@@ -97,16 +107,19 @@ def test_the_deadline_holds_from_a_thread_that_is_not_the_main_one(pool):
     found = []
     thread = threading.Thread(target=lambda: found.append(pool.ask(ask("hang"))))
     thread.start()
-    thread.join(20)
+    thread.join(120)
     assert found == [Verdict.UNDECIDED]
 
 
 def test_one_hanging_question_holds_up_no_other(pool):
     pool.ask_all([ask("1"), ask("2")])
-    pool.timeout = 2.0
-    verdicts = pool.ask_all([ask("hang"), *(ask(str(n % 3)) for n in range(30))])
-    assert verdicts[0] is Verdict.UNDECIDED
-    assert verdicts[1:] == [Verdict.RIGHT if n % 3 == 1 else Verdict.WRONG for n in range(30)]
+    with ThreadPoolExecutor(1) as thread:
+        hanging = thread.submit(pool.ask, ask("hang"))
+        until_at_work(pool)
+        verdicts = pool.ask_all([ask(str(n % 3)) for n in range(30)])
+        assert not hanging.done()
+        pool.close()
+    assert verdicts == [Verdict.RIGHT if n % 3 == 1 else Verdict.WRONG for n in range(30)]
 
 
 def test_many_threads_each_get_the_answer_to_their_own_question(pool):
@@ -193,9 +206,9 @@ def test_closing_ends_a_question_at_work(pool):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    time.sleep(0.2)
+    until_at_work(pool)
     pool.close()
-    thread.join(20)
+    thread.join(120)
     assert found == ["the answer checker is closed"]
     assert gone(pid)
 
@@ -209,9 +222,7 @@ def test_no_worker_outlives_a_parent_that_was_killed(at_work, timeout):
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        time.sleep(0.2)
-        assert alive(pid)
-        parent.kill()
+    assert parent.returncode == -signal.SIGKILL
     assert gone(pid)
 
 

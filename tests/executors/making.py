@@ -35,7 +35,7 @@ def connection(cluster: FakeCluster) -> Connection:
     return Connection(configuration)
 
 
-def api(cluster: FakeCluster, *, patience: float = 5.0, namespace: str = "ml") -> Api:
+def api(cluster: FakeCluster, *, patience: float = 60.0, namespace: str = "ml") -> Api:
     """An API whose pauses are short."""
     return Api(connection(cluster), namespace, patience=patience, sleep=_pause)
 

@@ -8,6 +8,7 @@ import pytest
 from mstar.cluster import Cluster
 from mstar.errors import ClusterError, ClusterUnreachable, ConflictError, StorageError
 from mstar.executors.base import ABSENT, Found, State
+from mstar.executors.k8s.api import AlreadyThere
 from mstar.executors.k8s.names import Place, job_name
 from mstar.tasks import task_hash
 from tests.executors.following import ended, sees
@@ -114,7 +115,7 @@ def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(cluster, store
     ending = threading.Event()
 
     def work(running):
-        running.stopping.wait(10)
+        running.stopping.wait(120)
         ending.set()
         time.sleep(0.1)
         return Ended(code=143)
@@ -126,21 +127,39 @@ def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(cluster, store
     uid = cluster.get("Job", name)["metadata"]["uid"]
     deletion = threading.Thread(target=first.delete, args=(name,), daemon=True)
     deletion.start()
-    assert ending.wait(10)
+    assert ending.wait(120)
     second = executors()
     assert second.submit(job(store)) == name
     assert cluster.get("Job", name)["metadata"]["uid"] != uid
-    deletion.join(10)  # what another made of that name meanwhile is not waited for
+    deletion.join(120)  # what another made of that name meanwhile is not waited for
     assert not deletion.is_alive()
 
 
-def test_a_job_that_is_gone_just_when_it_is_adopted_is_an_error_that_says_so(
+def test_a_job_that_is_gone_just_when_it_is_adopted_is_made_again(
     cluster, store, executors, monkeypatch
 ):
     ours = executors()
-    ours.submit(job(store))
-    monkeypatch.setattr(ours._api, "get", lambda *_: None)
-    with pytest.raises(ClusterError, match="gone again"):
+    name = ours.submit(job(store))
+    old, real = cluster.get("Job", name), ours._api.get
+
+    def ended_just_now(*asked):
+        if cluster.get("Job", name) == old:
+            cluster.remove(old)
+        return real(*asked)
+
+    monkeypatch.setattr(ours._api, "get", ended_just_now)
+    assert ours.submit(job(store)) == name
+    assert cluster.get("Job", name)["metadata"]["uid"] != old["metadata"]["uid"]
+    assert ours.observe(name).state is State.RUNNING
+
+
+def test_a_job_that_comes_and_goes_is_an_error_that_says_so(cluster, store, executors, monkeypatch):
+    def there(*_, **__):
+        raise AlreadyThere("exists")
+
+    ours = executors()
+    monkeypatch.setattr(ours._api, "create", there)
+    with pytest.raises(ClusterError, match="is there again; try again"):
         ours.submit(job(store))
 
 
@@ -164,7 +183,7 @@ def test_delete_returns_when_the_pods_are_gone(cluster, store, executors):
     gone = []
 
     def work(running):
-        running.stopping.wait(10)
+        running.stopping.wait(120)
         time.sleep(0.2)  # it leaves a checkpoint
         gone.append(running.index)
         return Ended(code=14)
@@ -222,7 +241,7 @@ def test_an_executor_that_cannot_begin_leaves_nothing_that_asks(cluster, executo
 def test_an_api_that_goes_away_for_a_while_costs_no_attempt(cluster, store, executors):
     gate = threading.Event()
     Kubelet(cluster, until(committing_pods(store), gate))
-    ours = executors(api=api(cluster, patience=30))
+    ours = executors(api=api(cluster, patience=120))
     name = ours.submit(job(store))
     sees(ours, name, lambda found: not found.waiting)
     cluster.down()

@@ -270,6 +270,8 @@ def test_nothing_is_kept_of_steps_that_are_over(cluster, store, executors, kubel
         ours.retire(name)
         cluster.remove(cluster.get("Job", name))  # its time to live is over
     assert cluster.wait(lambda: not cluster.find("Pod"))
-    sees(ours, name, lambda found: found == ABSENT)
+    mirror = ours._mirror
+    with mirror.changed:  # it hears of Jobs and of pods from two watches
+        assert mirror.changed.wait_for(lambda: not (mirror.all("Job") or mirror.all("Pod")), 120)
+    assert ours.observe(name) == ABSENT
     assert ours._looks == {}
-    assert ours._mirror.all("Job") == ours._mirror.all("Pod") == []

@@ -40,7 +40,7 @@ def names(mirror, kind="Job"):
     return sorted(thing["metadata"]["name"] for thing in mirror.all(kind))
 
 
-def comes_to(mirror, wanted, kind="Job", seconds=10.0):
+def comes_to(mirror, wanted, kind="Job", seconds=120.0):
     """Whether the mirror shows these names in time."""
     with mirror.changed:
         return mirror.changed.wait_for(lambda: names(mirror, kind) == wanted, timeout=seconds)
@@ -48,7 +48,7 @@ def comes_to(mirror, wanted, kind="Job", seconds=10.0):
 
 def synced(mirrors, **more):
     mirror = mirrors(**more)
-    mirror.wait_synced(10)
+    mirror.wait_synced(120)
     return mirror
 
 
@@ -105,7 +105,7 @@ def test_bookmarks_move_the_version_so_that_a_quiet_watch_is_not_too_old(cluster
 def test_a_watch_that_ends_as_it_should_is_taken_up_where_it_ended(cluster, mirrors, monkeypatch):
     monkeypatch.setattr(watch, "WATCH_SECONDS", 1)
     mirror = synced(mirrors)
-    assert cluster.wait(lambda: cluster.calls["WATCH jobs"] >= 2, 20)
+    assert cluster.wait(lambda: cluster.calls["WATCH jobs"] >= 2)
     cluster.put(job("a"))
     assert comes_to(mirror, ["a"])
     assert cluster.calls["GET jobs"] == 1
@@ -113,9 +113,11 @@ def test_a_watch_that_ends_as_it_should_is_taken_up_where_it_ended(cluster, mirr
 
 def test_a_watch_that_something_ends_at_once_is_not_asked_in_a_hurry(cluster, mirrors, monkeypatch):
     monkeypatch.setattr(watch, "WATCH_SECONDS", 0)
+    began = time.monotonic()
     synced(mirrors)
     time.sleep(1.5)
-    assert cluster.calls["WATCH jobs"] <= 3
+    asked = cluster.calls["WATCH jobs"]
+    assert 1 <= asked <= 2 + (time.monotonic() - began)  # once a second
 
 
 def test_what_a_watch_should_never_send_ends_nothing(cluster, mirrors, monkeypatch):
@@ -136,7 +138,7 @@ def test_what_a_watch_should_never_send_ends_nothing(cluster, mirrors, monkeypat
 def test_one_who_may_not_list_hears_it_at_once(cluster, mirrors):
     cluster.denied = {("list", "pods")}
     with pytest.raises(ClusterError, match="cannot list"):
-        mirrors().wait_synced(10)
+        mirrors().wait_synced(120)
 
 
 def test_a_cluster_that_lists_nothing_in_time_does_not_answer(cluster, mirrors):
@@ -157,7 +159,7 @@ def test_what_was_put_is_not_older_than_what_the_watch_told(cluster, mirrors):
     made = cluster.put(job("a"))
     cluster.change(made, status={"active": 1})
     with mirror.changed:
-        assert mirror.changed.wait_for(lambda: (mirror.get("Job", "a") or {}).get("status"), 10)
+        assert mirror.changed.wait_for(lambda: (mirror.get("Job", "a") or {}).get("status"), 120)
     mirror.put(made)
     assert mirror.get("Job", "a")["status"] == {"active": 1}
 
@@ -181,8 +183,8 @@ def test_waiting_ends_at_a_change_since_the_version_that_was_seen(mirrors, clust
     cluster.put(job("a"))
     assert comes_to(mirror, ["a"])
     began = time.monotonic()
-    mirror.wait(20, since=seen)
-    assert time.monotonic() - began < 5
+    mirror.wait(240, since=seen)
+    assert time.monotonic() - began < 120
 
 
 def test_it_keeps_only_what_exists_and_of_that_only_what_is_asked_about(cluster, mirrors):
@@ -208,14 +210,13 @@ def test_slim_keeps_what_diagnosis_asks_about():
 
 
 def test_a_stopped_mirror_leaves_no_thread_that_asks(cluster, mirrors):
+    others = set(threading.enumerate())
     mirror = synced(mirrors)
+    ours = [each for each in threading.enumerate() if each not in others and "_follow" in each.name]
+    assert len(ours) == 2
     mirror.stop()
     cluster.put(job("a"))
     cluster.put(pod("p"))  # each watch sees that it is of no more use
-    before = threading.active_count()
-    time.sleep(0.3)
-    calls = cluster.calls.total()
-    cluster.put(job("b"))
-    time.sleep(0.2)
-    assert cluster.calls.total() == calls
-    assert threading.active_count() <= before
+    for each in ours:
+        each.join(120)
+    assert not any(each.is_alive() for each in ours)

@@ -202,10 +202,10 @@ def test_a_gang_ends_whole_and_shards_have_tries_of_their_own():
 
 def test_a_thousand_steps_are_rendered_in_a_moment():
     view = scene(PLACE)
-    began = time.perf_counter()
+    began = time.process_time()
     for index in range(1000):
         step_job(view, attempt(PLACE, index, 1, shards=8))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ does.
 """
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from mstar.core.records import Example, Finish
 from mstar.errors import MstarError
 from mstar.execution import Execution
 from mstar.optimization import Optimization
+from mstar.stages.backends import launch
 from mstar.stages.context import Context, Gang, never
 from mstar.stages.interim import clear_progress
 from mstar.stages.run import scratch_folder
@@ -46,6 +48,7 @@ from mstar.tasks import (
     task_hash,
     task_inputs,
 )
+from tests.stages.backends import rank
 from tests.tiny import draw_image, encode_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +80,16 @@ class AtOnce:
         self.open = False
 
 
+class Pace(BaseModel):
+    """Training takes its time from its first optimizer step on, and stands still at a checkpoint until SIGTERM.
+
+    Who waits for a checkpoint to do something to the process finds it there, however late it looks.
+    """
+
+    rows: int
+    stands_after: int
+
+
 class Order(BaseModel):
     """What an attempt in a process of its own is told."""
 
@@ -86,6 +99,7 @@ class Order(BaseModel):
     attempt: str
     scratch: Path
     gang: dict[str, Any] | None = None
+    pace: Pace | None = None
 
 
 def make_policy_task(store: Store, model: Path, folder: Path, rows: int = 44) -> TrainTask:
@@ -183,8 +197,13 @@ def start(
     *,
     execution: Execution = ONE_THREAD,
     gang: Gang | None = None,
+    pace: Pace | None = None,
+    ranks_stand: dict[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """An attempt in a process of its own, on a machine whose disk is ``folder``; it says errors on standard error."""
+    """An attempt in a process of its own, on a machine whose disk is ``folder``; it says errors on standard error.
+
+    ``ranks_stand`` is where its ranks stand still (``backends.rank``).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     order = Order(
         store=store.url,
@@ -193,6 +212,7 @@ def start(
         attempt=name,
         scratch=folder,
         gang=asdict(gang) if gang else None,
+        pace=pace,
     )
     path = folder / f"{name}.json"
     path.write_text(order.model_dump_json())
@@ -202,7 +222,7 @@ def start(
         stderr=subprocess.PIPE,
         # A container's init signals the whole group of what it started; ranks must not be in it.
         start_new_session=True,
-        env=os.environ | {"TMPDIR": str(folder)},
+        env=os.environ | {"TMPDIR": str(folder)} | (ranks_stand or {}),
     )
 
 
@@ -261,16 +281,27 @@ def _labelled(number: int) -> Example:
 
 def main(order: Order) -> int:
     """One attempt; SIGTERM asks it to stop."""
-    stop = threading.Event()
+    stop, asked = threading.Event(), itertools.count(1)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = open_store(order.store)
+
+    def stopping() -> bool:
+        # Asked at each row that is prepared, then at each optimizer step.
+        if order.pace and next(asked) > order.pace.rows:
+            stands = max(progress(store, order.task), default=0) >= order.pace.stands_after
+            stop.wait(None if stands else 0.1)
+        return stop.is_set()
+
+    if rank.STANDS in os.environ:
+        launch.RANK_MODULE = rank.NAME
     try:
         attempt(
-            open_store(order.store),
+            store,
             order.task,
             order.scratch,
             name=order.attempt,
             execution=order.execution,
-            stopping=stop.is_set,
+            stopping=stopping,
             gang=Gang(**order.gang) if order.gang else None,
         )
     except MstarError as error:

@@ -5,7 +5,6 @@ Each machine is a process with a scratch folder of its own; they meet at 127.0.0
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +18,8 @@ from mstar.storage.folder import FolderStore
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.tasks import TrainTask, task_hash
+from tests.ports import Port
+from tests.stages.backends.rank import stands
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,
@@ -35,8 +36,8 @@ from tests.stages.steps import (
 from tests.tiny import build_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.deepspeed]
-ROWS = 960
-NOTICE_SECONDS = 60
+ROWS = 320
+NOTICE_SECONDS = 180
 """Within so long a machine must have noticed that another is gone."""
 
 ALONE = ONE_THREAD.model_copy(update={"deepspeed": DeepSpeed(processes=2, zero_stage=1)})
@@ -49,13 +50,17 @@ class Machines:
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
         self.started: list[subprocess.Popen[bytes]] = []
+        self.ports: list[Port] = []
 
     def start(
-        self, task: TrainTask, name: str, *, other: TrainTask | None = None
+        self,
+        task: TrainTask,
+        name: str,
+        *,
+        other: TrainTask | None = None,
+        stand_at: int | None = None,
     ) -> list["subprocess.Popen[bytes]"]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self.ports.append(Port())
         pair = [
             start(
                 self.store,
@@ -63,7 +68,8 @@ class Machines:
                 name,
                 self.folder / f"machine-{rank}",
                 execution=EACH,
-                gang=Gang(size=2, rank=rank, address="127.0.0.1", port=port),
+                gang=Gang(size=2, rank=rank, address="127.0.0.1", port=self.ports[-1].number),
+                ranks_stand=None if stand_at is None else stands(kept=stand_at),
             )
             for rank in (0, 1)
         ]
@@ -90,6 +96,8 @@ def machines(s3_store, tmp_path):
     for process in gang.started:
         process.kill()
         process.communicate()
+    for port in gang.ports:
+        port.close()
 
 
 def ended(
@@ -112,7 +120,7 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
     task = make_policy_task(store, model, tmp_path / "data", ROWS)
     for victim in (1, 0):
         kept = max(progress(store, task), default=0)
-        gang = machines.start(task, f"killed-{victim}")
+        gang = machines.start(task, f"killed-{victim}", stand_at=kept + 6)
         until_kept(store, task, kept + 3, *gang)
         assert len(rank_processes(tmp_path)) == 4  # torchrun and a rank on each machine
         gang[victim].kill()
@@ -121,7 +129,7 @@ def test_a_gang_killed_here_and_there_and_preempted_commits_what_one_machine_doe
         assert rank_processes(tmp_path) == []
         assert read_manifest(store, "step", task_hash(task)) is None
     kept = max(progress(store, task))
-    gang = machines.start(task, "preempted")
+    gang = machines.start(task, "preempted", stand_at=kept + 6)
     until_kept(store, task, kept + 3, *gang)
     os.killpg(gang[1].pid, signal.SIGTERM)
     for code, said in ended(gang):

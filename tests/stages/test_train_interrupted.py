@@ -18,7 +18,9 @@ from mstar.tasks import task_hash
 from tests.stages.steps import (
     EACH_STEP,
     ONE_THREAD,
+    SECONDS,
     AtOnce,
+    Pace,
     attempt,
     digests,
     losses,
@@ -188,13 +190,14 @@ def test_an_attempt_killed_while_it_trains_and_sends_is_gone_on_from(step, tmp_p
 @POLICY_ALONE
 def test_a_process_killed_and_then_terminated_is_gone_on_from(undisturbed, model, tmp_path):
     store = FolderStore(tmp_path / "store")
-    task = make_policy_task(store, model, tmp_path / "data", rows=240)
-    last = 0
+    rows, last = 240, 0
+    task = make_policy_task(store, model, tmp_path / "data", rows)
     for name, number in (("1", signal.SIGKILL), ("2", signal.SIGKILL), ("3", signal.SIGTERM)):
-        process = start(store, task, name, tmp_path, execution=EACH_STEP)
+        pace = Pace(rows=rows, stands_after=last + 7)
+        process = start(store, task, name, tmp_path, execution=EACH_STEP, pace=pace)
         until_kept(store, task, last + 4, process)
         os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=SECONDS)
         killed = number == signal.SIGKILL
         assert process.returncode == (-number if killed else Preempted.exit_code), said
         last = max(progress(store, task))
@@ -203,7 +206,7 @@ def test_a_process_killed_and_then_terminated_is_gone_on_from(undisturbed, model
     found = attempt(store, task, tmp_path / "scratch", name="4")
     whole = FolderStore(tmp_path / "whole")
     expected = attempt(
-        whole, make_policy_task(whole, model, tmp_path / "data", rows=240), tmp_path / "scratch"
+        whole, make_policy_task(whole, model, tmp_path / "data", rows), tmp_path / "scratch"
     )
     assert digests(found) == digests(expected)
     assert losses(store, found) == losses(whole, expected)

@@ -310,7 +310,7 @@ def test_of_many_processes_that_create_one_key_exactly_one_wins(store: FolderSto
     assert all(racer.stdout and racer.stdout.readline() for racer in racers)
     time.sleep(0.01)
     store.put("go", b"go")
-    won = [int(racer.communicate(timeout=30)[0]) for racer in racers]
+    won = [int(racer.communicate(timeout=300)[0]) for racer in racers]
     assert sum(won) == 200
     for turn in range(200):
         data = store.get(f"race/{turn}").decode()

@@ -145,7 +145,7 @@ def test_of_many_controllers_at_once_one_holds(store, clock):
     start = threading.Barrier(8)
 
     def attempt(number: int) -> int | None:
-        start.wait(10)
+        start.wait(120)
         try:
             return take(store, clock, str(number)).epoch
         except ConflictError:

@@ -78,7 +78,7 @@ def test_writers_race_at_the_same_moment():
         together = threading.Barrier(3)
 
         def create(self, key: str, data: bytes) -> bool:
-            self.together.wait(10)
+            self.together.wait(120)
             return super().create(key, data)
 
     race = probe(Meeting(), writers=3, rounds=4)
@@ -174,4 +174,6 @@ def test_a_clock_that_differs_is_told(real_store, monkeypatch):
         clock = next(check for check in check_bucket(real_store.url) if check.what == "clock")
         assert (clock.error is not None) == wrong
         assert bool(clock.advice) == (ahead != 0)
-    assert "90 s behind the server's" in clock.found or "89 s behind" in clock.found
+    seconds, _, told = clock.found.partition(" s ")
+    assert told == "behind the server's"
+    assert abs(int(seconds) - 90) <= 5  # the server tells whole seconds, and takes some to answer

@@ -52,12 +52,15 @@ def test_a_window_reads_its_part_of_a_file_again_and_again(tmp_path: Path):
 
 def test_results_come_in_order_and_only_a_few_are_under_way():
     under_way, most, lock = 0, 0, threading.Lock()
+    meeting = threading.Barrier(2)
 
     def do(number: int) -> int:
         nonlocal under_way, most
         with lock:
             under_way += 1
             most = max(most, under_way)
+        if number < 2:
+            meeting.wait(120)
         time.sleep(0.002 * (number % 3))
         with lock:
             under_way -= 1
@@ -91,11 +94,11 @@ def test_many_small_parts_go_up_and_down_several_at_once(tmp_path: Path):
         meeting = threading.Barrier(2)
 
         def upload(self, key: str, path: Path, *, move: bool = False) -> None:
-            self.meeting.wait(10)
+            self.meeting.wait(120)
             super().upload(key, path, move=move)
 
         def download(self, key: str, path: Path) -> str:
-            self.meeting.wait(10)
+            self.meeting.wait(120)
             return super().download(key, path)
 
     folder = tmp_path / "folder"

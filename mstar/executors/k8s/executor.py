@@ -204,8 +204,13 @@ class KubernetesExecutor:
 
     def _adopt(self, name: str, job: Job) -> Object:
         found = self._api.get("Job", name)
-        if found is None:
-            raise ClusterError(f"Job {name} was there and is gone again; try again")
+        if found is None:  # it was being deleted, and its end came just now
+            try:
+                return self._make_anew(name, job)
+            except AlreadyThere:
+                raise ClusterError(
+                    f"Job {name} was there, was gone, and is there again; try again"
+                ) from None
         marks = found["metadata"].get("labels", {})
         notes = found["metadata"].get("annotations", {})
         ours = marks.get(ID) == self._place.id
@@ -218,16 +223,18 @@ class KubernetesExecutor:
                 f"(it does {notes.get(STEP, 'something else')}). Delete it, or give the run another name"
             )
         if "deletionTimestamp" in found["metadata"]:
-            # In the mirror, too: else the old one would be taken for the new.
-            self._wait_gone(
-                lambda: (
-                    self._mirror.get("Job", name) is None and self._api.get("Job", name) is None
-                ),
-                name,
-            )
-            return self._api.create(step_job(self._scene, job))
+            return self._make_anew(name, job)
         log.info("Job %s of step %s is there already; going on with it", name, job.step)
         return found
+
+    def _make_anew(self, name: str, job: Job) -> Object:
+        """The Job, made once the one of its name is gone."""
+        # In the mirror, too: else the old one would be taken for the new.
+        self._wait_gone(
+            lambda: self._mirror.get("Job", name) is None and self._api.get("Job", name) is None,
+            name,
+        )
+        return self._api.create(step_job(self._scene, job))
 
     def _is_gone(self, name: str, uid: str) -> bool:
         """Whether that very Job is gone, and its pods: another controller may have made one of its name since."""

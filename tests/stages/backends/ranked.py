@@ -6,7 +6,6 @@ is done in one piece (``once``), and as a first step (``0``) that a session of i
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import traceback
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 
 from mstar.execution import DeepSpeed, Execution
 from mstar.optimization import Optimization
+from tests.ports import Port
 from tests.stages.backends.rows import make_rows
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,9 +52,7 @@ def train_all(folder: Path, asked: dict[str, Asked]) -> dict[str, Found]:
     folder.mkdir(parents=True, exist_ok=True)
     bodies = {name: body.model_dump(mode="json") for name, body in asked.items()}
     (folder / "asked.json").write_text(json.dumps(bodies))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = Port()
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     common = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -64,7 +62,7 @@ def train_all(folder: Path, asked: dict[str, Asked]) -> dict[str, Found]:
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(port.number),
     }
     command = [sys.executable, "-m", "tests.stages.backends.ranked", str(folder)]
     ranks = []
@@ -83,6 +81,7 @@ def train_all(folder: Path, asked: dict[str, Asked]) -> dict[str, Found]:
         for process in ranks:
             process.kill()
             process.wait()
+        port.close()
     said = (folder / "log0.txt").read_text()[-2000:]
     found = {}
     for name in asked:

@@ -13,6 +13,7 @@ from mstar.stages.backends import launch
 from mstar.stages.backends.handover import HandedRows, write_rows
 from mstar.stages.backends.launch import train_in_ranks
 from mstar.storage.folder import FolderStore
+from tests.stages.backends import rank
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import distance
 from tests.stages.steps import attempt, digests, losses, make_policy_task, progress, rank_processes
@@ -60,7 +61,7 @@ def test_segments_on_two_ranks_in_new_processes_equal_one_uninterrupted_run(tiny
 @pytest.mark.slow
 @pytest.mark.deepspeed
 def test_a_lost_rank_ends_the_others_and_the_next_attempt_goes_on_to_the_same_bytes(
-    tiny_model, tmp_path
+    tiny_model, tmp_path, monkeypatch
 ):
     """One attempt loses a rank, one is asked to stop, the third ends as one that nothing happened to."""
     pytest.importorskip("deepspeed")
@@ -70,16 +71,24 @@ def test_a_lost_rank_ends_the_others_and_the_next_attempt_goes_on_to_the_same_by
     make_policy_task(whole, tiny_model, tmp_path / "data", rows=120)
     expected = attempt(whole, task, tmp_path / "0", execution=RANKS_UNKEPT)
 
-    def kill_one(examples, *_):
-        if examples > 24 and (found := rank_processes(tmp_path / "1")):
+    def paced(**where):
+        monkeypatch.setattr(launch, "RANK_MODULE", rank.NAME)
+        for name, value in rank.stands(**where).items():
+            monkeypatch.setenv(name, value)
+
+    def kill_one(*_):
+        kept = max(progress(store, task), default=0)
+        if kept >= 3 and (found := rank_processes(tmp_path / "1")):
             os.kill(found[-1], signal.SIGKILL)
 
     scratch = tmp_path / "1"
+    paced(kept=6)
     with pytest.raises(WorkerLost, match="training processes ended"):
         attempt(store, task, scratch, name="1", execution=RANKS_EACH, tell=kill_one)
     assert rank_processes(scratch) == []
     assert 3 <= max(progress(store, task)) < 15
     begun: list[int] = []
+    paced(calls=4)
     with pytest.raises(Preempted, match="a checkpoint after optimizer step"):
         attempt(
             store,
@@ -92,6 +101,7 @@ def test_a_lost_rank_ends_the_others_and_the_next_attempt_goes_on_to_the_same_by
         )
     last = max(progress(store, task))
     assert last < 15
+    monkeypatch.undo()
     found = attempt(store, task, scratch, name="3", execution=RANKS_EACH)
     assert digests(found) == digests(expected)
     assert losses(store, found) == losses(whole, expected)

@@ -46,7 +46,7 @@ def engines(of=None):
     return [child for child in psutil.Process(of).children(recursive=True) if child.is_running()]
 
 
-def gone(processes, seconds=30):
+def gone(processes, seconds=120):
     deadline = time.monotonic() + seconds
     while alive := [each for each in processes if each.is_running() and each.status() != "zombie"]:
         if time.monotonic() > deadline:
