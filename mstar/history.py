@@ -9,10 +9,9 @@ from mstar.config import HOW, RunSpec, parse_spec
 from mstar.errors import IntegrityError, NotFound
 from mstar.recipe import Done, Inputs, Step
 from mstar.storage import keys
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import resolve
 from mstar.storage.store import Store
-from mstar.tasks import Ref
 
 MAYBE = ("unlabeled", "teacher", "benchmarks")
 """What only some runs start from."""

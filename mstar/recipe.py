@@ -12,7 +12,8 @@ from mstar.core.rules.threshold import ALPHAS
 from mstar.core.schedule import mixes
 from mstar.errors import IntegrityError
 from mstar.plan import Done, Inputs, Plan, Step
-from mstar.tasks import Ref, task_hash
+from mstar.storage.manifest import Ref
+from mstar.tasks import task_hash
 
 __all__ = [
     "Done",

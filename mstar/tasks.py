@@ -21,7 +21,7 @@ from pydantic import (
 from mstar.core.rules import find_rule, rules
 from mstar.optimization import Optimization
 from mstar.record import Record, is_false, is_none
-from mstar.storage.manifest import ArtifactKind, Manifest, canonical_json, sha256
+from mstar.storage.manifest import Ref, canonical_json, sha256
 
 TIMEOUT = 5.0
 """Seconds that one answer is thought about."""
@@ -30,18 +30,6 @@ TIMEOUT = 5.0
 def _is_usual_timeout(value: object) -> bool:
     """Left out as usual, so that older tasks keep their hash."""
     return value == TIMEOUT
-
-
-class Ref(Record):
-    """An input: which artifact, and the digest its manifest must have."""
-
-    kind: ArtifactKind
-    id: str
-    digest: str
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> Self:
-        return cls(kind=manifest.kind, id=manifest.id, digest=manifest.digest)
 
 
 class Prompt(Record):

@@ -9,9 +9,9 @@ from mstar.history import Run, run_bytes
 from mstar.recipe import Done, Inputs, Step
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter
-from mstar.storage.manifest import sha256
+from mstar.storage.manifest import Ref, sha256
 from mstar.storage.store import Store
-from mstar.tasks import EvaluateTask, Ref, Task, task_hash, task_inputs
+from mstar.tasks import EvaluateTask, Task, task_hash, task_inputs
 
 NOTHING: dict[str, Any] = {}
 

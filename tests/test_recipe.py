@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from mstar.config import Benchmarks, Evaluation, RunSpec
 from mstar.errors import IntegrityError
 from mstar.recipe import Done, Step, follow, next_step, planned_names, planned_steps, recipe
+from mstar.storage.manifest import Ref
 from mstar.tasks import (
     TASK,
     BenchmarkTask,
     EvaluateTask,
     GenerateTask,
     Queries,
-    Ref,
     ScoreTask,
     Task,
     TrainTask,

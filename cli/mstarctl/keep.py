@@ -17,12 +17,12 @@ from mstar.history import Entry, Run, done_step, load_history, load_run, run_nam
 from mstar.recipe import Done, follow, recipe
 from mstar.storage import keys
 from mstar.storage.lease import holder, holds
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import read_manifest, resolve
 from mstar.storage.retention import Plan, Roots
 from mstar.storage.store import Store
 from mstar.storage.sweep import Sweep, survey, sweep
-from mstar.tasks import Ref, task_hash
+from mstar.tasks import task_hash
 from mstarctl import show, work
 
 LEASE_SECONDS = 3600.0

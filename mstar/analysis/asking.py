@@ -10,9 +10,10 @@ from mstar.errors import NotFound, SpecError
 from mstar.history import Entry, Run
 from mstar.recipe import planned_steps
 from mstar.report.collect import read_task
+from mstar.storage.manifest import Ref
 from mstar.storage.reading import resolve
 from mstar.storage.store import Store
-from mstar.tasks import EvaluateTask, Prompt, Ref, ScoreTask, Slice
+from mstar.tasks import EvaluateTask, Prompt, ScoreTask, Slice
 
 TEMPERATURE = 1.0
 """As the PRM's own verification in the run."""

@@ -8,10 +8,10 @@ from mstar.errors import IntegrityError, by_code
 from mstar.execution import Execution
 from mstar.executors.base import ABSENT, Executor, Job
 from mstar.storage import keys
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
-from mstar.tasks import Ref, Task, task_hash
+from mstar.tasks import Task, task_hash
 
 STEP = "analysis/sample"
 INDEX = 9999

@@ -11,11 +11,11 @@ from mstar.data.splits import Sample, parquet
 from mstar.history import Entry, Run
 from mstar.report.collect import read_task
 from mstar.report.responses import read_samples, table_files
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import resolve
 from mstar.storage.store import Store
 from mstar.storage.tables import group_by_query, read_tables
-from mstar.tasks import GenerateTask, Ref, ScoreTask
+from mstar.tasks import GenerateTask, ScoreTask
 
 ROLLOUT_QUERIES = 2000
 """Of an iteration's rollouts, the first so many queries: the intervals are narrow by then."""

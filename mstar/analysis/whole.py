@@ -30,9 +30,9 @@ from mstar.core.seeds import derive_seed
 from mstar.errors import MissingDependency
 from mstar.executors.base import Executor
 from mstar.history import Run, load_history, load_run
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.store import Store
-from mstar.tasks import EvaluateTask, Ref
+from mstar.tasks import EvaluateTask
 
 Watch = Callable[[str], AbstractContextManager[Tell]]
 """Opens a view of one phase's progress, by the phase's name."""

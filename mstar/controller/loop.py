@@ -25,10 +25,10 @@ from mstar.history import (
 from mstar.recipe import Step, follow, planned_steps, recipe
 from mstar.storage import keys
 from mstar.storage.lease import Identity, Lease, acquire, process_alive, this_process
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
-from mstar.tasks import Ref, task_hash
+from mstar.tasks import task_hash
 
 STATUS_SECONDS = 2.0
 CLAIM_SECONDS = 1.0

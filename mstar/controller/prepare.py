@@ -13,8 +13,8 @@ from mstar.history import Run, load_run, run_bytes, write_how
 from mstar.plan import Inputs, check_schedule
 from mstar.storage import keys
 from mstar.storage.artifacts import commit_dataset, commit_model
+from mstar.storage.manifest import Ref
 from mstar.storage.store import Store
-from mstar.tasks import Ref
 
 
 def prepare(store: Store, spec: RunSpec, inputs: Inputs | None = None) -> Run:

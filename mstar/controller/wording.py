@@ -3,8 +3,8 @@
 import re
 
 from mstar.history import Run, load_history
+from mstar.storage.manifest import Ref
 from mstar.storage.store import Store
-from mstar.tasks import Ref
 
 
 def in_own_words(message: str, run: Run, store: Store) -> str:

@@ -17,8 +17,9 @@ from mstar.demo.specs import base_folder
 from mstar.execution import Execution
 from mstar.stages.run import Request, run_request
 from mstar.storage.artifacts import commit_dataset, commit_model
+from mstar.storage.manifest import Ref
 from mstar.storage.store import Store
-from mstar.tasks import GenerateTask, Prompt, Queries, Ref, Sampling, Slice
+from mstar.tasks import GenerateTask, Prompt, Queries, Sampling, Slice
 
 QUERIES = 4
 SIZE = 28

@@ -9,11 +9,11 @@ from mstar.errors import NotFound
 from mstar.history import done_step, load_run
 from mstar.plan import Inputs
 from mstar.recipe import Done, Step
-from mstar.storage.manifest import ArtifactKind
+from mstar.storage.manifest import ArtifactKind, Ref
 from mstar.storage.parts import files_below
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
-from mstar.tasks import Ref, task_hash
+from mstar.tasks import task_hash
 
 
 def made_up_inputs(spec: RunSpec, queries: Mapping[str, int]) -> Inputs:

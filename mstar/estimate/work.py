@@ -15,6 +15,7 @@ from mstar.estimate.assumptions import Assumptions
 from mstar.estimate.ranges import ZERO, Range
 from mstar.optimization import Optimization
 from mstar.plan import Step
+from mstar.storage.manifest import Ref
 from mstar.tasks import (
     AnswerExamples,
     BenchmarkTask,
@@ -23,7 +24,6 @@ from mstar.tasks import (
     Label,
     Pairs,
     Queries,
-    Ref,
     ScoreTask,
     Select,
     Slice,

@@ -12,9 +12,10 @@ from mstar.history import Run, load_history, load_run
 from mstar.report.collect import evaluation_of, read_task
 from mstar.report.views import Evaluation, Share
 from mstar.storage import keys
+from mstar.storage.manifest import Ref
 from mstar.storage.reading import resolve
 from mstar.storage.store import Store
-from mstar.tasks import BenchmarkTask, EvaluateTask, Ref, task_inputs
+from mstar.tasks import BenchmarkTask, EvaluateTask, task_inputs
 
 MODEL = "model/"
 """What the names of a checkpoint's files begin with among its step's parts."""

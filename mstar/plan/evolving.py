@@ -10,7 +10,8 @@ from mstar.core.schedule import Turn
 from mstar.errors import IntegrityError
 from mstar.plan.phases import Phases
 from mstar.plan.records import Done, Part, Step, Verifier
-from mstar.tasks import OtherExamples, Ref, Select, Slice
+from mstar.storage.manifest import Ref
+from mstar.tasks import OtherExamples, Select, Slice
 
 
 class Plan(Phases):

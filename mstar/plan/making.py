@@ -8,6 +8,7 @@ from mstar.core.schedule import Stretch
 from mstar.core.seeds import derive_seed
 from mstar.optimization import Optimization
 from mstar.plan.records import Done, Inputs, Part, Step, check_schedule
+from mstar.storage.manifest import Ref
 from mstar.tasks import (
     BenchmarkTask,
     EvaluateTask,
@@ -17,7 +18,6 @@ from mstar.tasks import (
     Pairs,
     Prompt,
     Queries,
-    Ref,
     Sampling,
     ScoredExamples,
     ScoreTask,

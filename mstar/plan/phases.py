@@ -5,13 +5,13 @@ from collections.abc import Generator
 from mstar.config import Prm, WarmUp
 from mstar.plan.making import Tasks
 from mstar.plan.records import Done, Part, Step, Verifier
+from mstar.storage.manifest import Ref
 from mstar.tasks import (
     AnswerExamples,
     GenerateTask,
     Label,
     Pairs,
     Prefixes,
-    Ref,
     Sampling,
     Select,
     Slice,

@@ -7,7 +7,8 @@ from typing import Any, Self
 from mstar.config import RunSpec
 from mstar.core.schedule import Turn, schedule
 from mstar.errors import SpecError
-from mstar.tasks import Ref, Task
+from mstar.storage.manifest import Ref
+from mstar.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,10 @@ from mstar.core.steps import split_steps
 from mstar.data.images import decode_image, opened
 from mstar.data.splits import Sample, Split, parquet
 from mstar.report.views import Iteration, RunView
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import open_part, resolve
 from mstar.storage.store import Store
 from mstar.storage.tables import group_by_query, read_tables
-from mstar.tasks import Ref
 
 QUERIES_READ = 4096
 """Queries are drawn from so many of an iteration's first ones: a page about a large run is written as fast."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from mstar.config import RunSpec
 from mstar.core.rules import find_rule
-from mstar.tasks import Ref
+from mstar.storage.manifest import Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from mstar.data.images import decode_image
 from mstar.data.splits import Sample, Split
 from mstar.stages.context import Context
 from mstar.stages.protocols import Prompted
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import materialise, open_part, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import Prompt, Ref, Slice
+from mstar.tasks import Prompt, Slice
 
 
 def model_folder(context: Context, model: Ref) -> Path:

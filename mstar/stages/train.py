@@ -19,10 +19,10 @@ from mstar.stages.inputs import load_split, model_folder, part_files, sliced, us
 from mstar.stages.interim import Interim
 from mstar.stages.protocols import Prompted, TrainingRow
 from mstar.storage.artifacts import ArtifactWriter
-from mstar.storage.manifest import Part
+from mstar.storage.manifest import Part, Ref
 from mstar.storage.reading import materialise, resolve
 from mstar.storage.tables import read_tables
-from mstar.tasks import AnswerExamples, Ref, ScoredExamples, TrainTask, task_hash
+from mstar.tasks import AnswerExamples, ScoredExamples, TrainTask, task_hash
 
 BEGAN_WITH = "base.json"
 """In a checkpoint's ``trainer`` folder: the model that its adapters were begun beside."""

@@ -7,7 +7,9 @@ and nothing of how (attempt, timings, usage, versions), so the same arithmetic g
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from mstar.record import Record
 
 ArtifactKind = Literal["step", "dataset", "model"]
 
@@ -82,3 +84,15 @@ class Manifest:
         return (
             json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         ).encode()
+
+
+class Ref(Record):
+    """An input: which artifact, and the digest its manifest must have."""
+
+    kind: ArtifactKind
+    id: str
+    digest: str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        return cls(kind=manifest.kind, id=manifest.id, digest=manifest.digest)

@@ -15,11 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from mstar.errors import IntegrityError, NotFound
 from mstar.storage import keys
 from mstar.storage.faults import explained
-from mstar.storage.manifest import ArtifactKind, Manifest, Part
+from mstar.storage.manifest import ArtifactKind, Manifest, Part, Ref
 from mstar.storage.parallel import LARGE, in_parallel
 from mstar.storage.seen import digest_of, file_digest, remember
 from mstar.storage.store import Store
-from mstar.tasks import Ref
 
 __all__ = [
     "fetch",

@@ -10,10 +10,10 @@ from mstar.errors import NotFound
 from mstar.history import Entry, load_history, load_run
 from mstar.record import Record
 from mstar.storage import keys
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import open_part, read_manifest, resolve
 from mstar.storage.store import Store
-from mstar.tasks import TASK, Ref, Task, TrainTask
+from mstar.tasks import TASK, Task, TrainTask
 from mstar.tracking.points import Book, Chapter, Curve, Finished, label
 
 

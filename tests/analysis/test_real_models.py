@@ -14,7 +14,7 @@ from mstar.recipe import Inputs
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset, commit_model
 from mstar.storage.folder import FolderStore
-from mstar.tasks import Ref
+from mstar.storage.manifest import Ref
 from tests.analysis.making import analysed
 
 

@@ -18,9 +18,10 @@ from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset
 from mstar.storage.folder import FolderStore
 from mstar.storage.lease import acquire, this_process
+from mstar.storage.manifest import Ref
 from mstar.storage.reading import materialise, resolve
 from mstar.storage.sweep import survey
-from mstar.tasks import Ref, task_hash
+from mstar.tasks import task_hash
 from tests.cli.test_cli import mstarctl, refused
 from tests.controller.test_controller import advance
 from tests.runs import INPUTS, committing, made_up_results, small_spec

@@ -14,8 +14,9 @@ from mstar.execution import Execution
 from mstar.stages.run import Request, run_request
 from mstar.storage.artifacts import commit_dataset, commit_model
 from mstar.storage.folder import FolderStore
+from mstar.storage.manifest import Ref
 from mstar.storage.reading import open_part
-from mstar.tasks import BenchmarkTask, Prompt, Ref
+from mstar.tasks import BenchmarkTask, Prompt
 from tests.benchmarks.making import MATHVISTA, mathvista_row, write_all, write_parquet
 from tests.report.making import make_spec
 

@@ -20,7 +20,8 @@ from mstar.estimate.calibration import parse_calibration, save_calibration
 from mstar.recipe import Done, next_step
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.folder import FolderStore
-from mstar.tasks import Ref, task_hash
+from mstar.storage.manifest import Ref
+from mstar.tasks import task_hash
 from tests.estimate.test_calibration import RAW
 
 ROOT = Path(__file__).resolve().parents[2]

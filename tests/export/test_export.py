@@ -246,7 +246,7 @@ def make_run_on(store, folder, run, model):
     """The whole run, with other checkpoints than its base."""
     from mstar.history import Entry, append_entry, done_step
     from mstar.recipe import follow, recipe
-    from mstar.tasks import Ref
+    from mstar.storage.manifest import Ref
     from tests.report.making import commit_step
 
     program = recipe(run.spec, run.inputs)

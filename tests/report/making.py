@@ -17,7 +17,7 @@ from mstar.recipe import Inputs, Step, follow, recipe
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset, commit_model
 from mstar.storage.folder import FolderStore
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
 from mstar.storage.tables import TableWriter
@@ -26,7 +26,6 @@ from mstar.tasks import (
     EvaluateTask,
     GenerateTask,
     Label,
-    Ref,
     ScoreTask,
     Select,
     TrainTask,

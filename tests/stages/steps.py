@@ -33,7 +33,7 @@ from mstar.stages.run import scratch_folder
 from mstar.stages.train import train_whole
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset, commit_model
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.open import open_store
 from mstar.storage.reading import read_manifest
 from mstar.storage.store import Store
@@ -41,7 +41,6 @@ from mstar.storage.tables import TableWriter
 from mstar.tasks import (
     AnswerExamples,
     Prompt,
-    Ref,
     ScoredExamples,
     Slice,
     TrainTask,

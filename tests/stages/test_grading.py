@@ -22,7 +22,7 @@ from mstar.stages.run import Request, run_request
 from mstar.stages.score import Ballot
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset
 from mstar.storage.folder import FolderStore
-from mstar.storage.manifest import Manifest
+from mstar.storage.manifest import Manifest, Ref
 from mstar.storage.reading import open_part
 from mstar.storage.tables import TableWriter, read_tables
 from mstar.tasks import (
@@ -31,7 +31,6 @@ from mstar.tasks import (
     Label,
     Pairs,
     Prompt,
-    Ref,
     Sampling,
     ScoreTask,
     Select,

@@ -25,8 +25,9 @@ from mstar.stages.run import Request
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter
 from mstar.storage.folder import FolderStore
+from mstar.storage.manifest import Ref
 from mstar.storage.reading import read_manifest
-from mstar.tasks import Ref, ScoreTask, task_hash
+from mstar.tasks import ScoreTask, task_hash
 from tests.executors.making import STEPS
 
 KEY = "runs/small/jobs/job/request.json"

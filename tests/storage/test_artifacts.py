@@ -11,11 +11,10 @@ import pytest
 from mstar.errors import DataError, IntegrityError, ModelError, NotFound, StorageError
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_dataset, commit_model
-from mstar.storage.manifest import Manifest, sha256
+from mstar.storage.manifest import Manifest, Ref, sha256
 from mstar.storage.memory import MemoryStore
 from mstar.storage.reading import open_part, read_manifest, resolve
 from mstar.storage.store import Store
-from mstar.tasks import Ref
 
 STEP = "5" * 64
 

@@ -10,11 +10,10 @@ from mstar.errors import IntegrityError, NotFound, StorageError
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter, commit_model
 from mstar.storage.folder import FolderStore
-from mstar.storage.manifest import Manifest, sha256
+from mstar.storage.manifest import Manifest, Ref, sha256
 from mstar.storage.memory import MemoryStore
 from mstar.storage.reading import materialise, open_part, read_manifest, resolve
 from mstar.storage.store import Store
-from mstar.tasks import Ref
 
 STEP = "5" * 64
 

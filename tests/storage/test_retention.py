@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mstar.storage import keys
 from mstar.storage.artifacts import ArtifactWriter
-from mstar.storage.manifest import Manifest, canonical_json, sha256
+from mstar.storage.manifest import Manifest, Ref, canonical_json, sha256
 from mstar.storage.memory import MemoryStore
 from mstar.storage.retention import (
     INSIDE,
@@ -25,7 +25,6 @@ from mstar.storage.retention import (
     reachable,
 )
 from mstar.storage.sweep import take_inventory
-from mstar.tasks import Ref
 
 OLD, YOUNG, BEFORE = 100.0, 2000.0, 1000.0
 

@@ -12,8 +12,9 @@ from mstar.models.family import load_family
 from mstar.models.lora import attach, target_names
 from mstar.optimization import Lora
 from mstar.storage.folder import FolderStore
+from mstar.storage.manifest import Ref
 from mstar.storage.reading import materialise
-from mstar.tasks import Ref, TrainTask, task_hash
+from mstar.tasks import TrainTask, task_hash
 from tests.stages.backends.rows import make_rows
 from tests.stages.backends.training import OPTIMIZATION, distance, train, weights
 from tests.stages.steps import attempt, make_policy_task
