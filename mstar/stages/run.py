@@ -1,5 +1,6 @@
 """Run one task from start to commit: what ``mstarctl stage`` and every worker do."""
 
+import errno
 import importlib.metadata
 import platform
 import shutil
@@ -190,10 +191,10 @@ def _commit(
 
 @contextmanager
 def plain_faults(scratch: Path) -> Iterator[None]:
-    """A scratch disk that fills up is a fault of storage, not a defect."""
+    """A scratch disk that fills up, or a file that the system refuses, is a fault of storage, not a defect."""
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"writing to {scratch} failed: {error}; free space or set TMPDIR"
-        ) from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = "Free space there, or set TMPDIR" if full else "See that the disk or mount is well"
+        raise StorageError(f"the step's work in {scratch} failed: {error}. {advice}") from error
