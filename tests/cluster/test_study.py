@@ -41,14 +41,14 @@ def test_a_study_goes_on_in_the_cluster_while_its_command_is_gone_and_rows_adopt
     env = os.environ | lab.environment()
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
-            lab.until_running("pair-all-s7", "evaluate")
+            lab.until_running("pair-all-s7", "controller")
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
     assert process.returncode == 130, said
     assert "the runs that were started go on in the cluster" in said
-    lab.until(lambda found: found["phase"] == "finished", "pair-all-s7")
+    lab.until(lambda found: found["status"]["phase"] == "finished", "pair-all-s7")
 
     found = lab.mstarctl("study", "-f", str(study))
     assert "random-2" in found.stdout
@@ -56,7 +56,7 @@ def test_a_study_goes_on_in_the_cluster_while_its_command_is_gone_and_rows_adopt
     assert (body["finished"], body["of"], body["failed"]) == (2, 2, [])
     assert [row["questions"] for row in body["rows"]] == [4, 4]
     adopted = {entry.name for entry in lab.history("pair-random-2-s7") if entry.adopted}
-    assert {"base/evaluate", "iter-01/generate"} <= adopted
+    assert {"base/test", "iter-01/generate"} <= adopted
     assert "iter-01/train" not in adopted
     assert body["adoption"]["adopted"] == len(adopted)
     committed_once(lab, "pair-all-s7", len(lab.history("pair-all-s7")))
