@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mstar.config import HOW, RunSpec, parse_spec
+from mstar.config import HOW, NAME, RunSpec, parse_spec
 from mstar.errors import IntegrityError, NotFound
 from mstar.recipe import Done, Inputs, Step
 from mstar.storage import keys
@@ -63,11 +64,13 @@ def run_bytes(run: Run) -> bytes:
 
 def load_run(store: Store, name: str) -> Run:
     """The run called ``name``, to be run as last asked; ``NotFound`` when there is none, naming those there are."""
-    try:
-        raw = store.get(keys.spec(name))
-    except NotFound:
+    raw = None
+    if NAME.fullmatch(name):
+        with suppress(NotFound):
+            raw = store.get(keys.spec(name))
+    if raw is None:
         known = ", ".join(run_names(store)) or "none"
-        raise NotFound(f"no run {name!r} in {store.url}; runs there: {known}") from None
+        raise NotFound(f"no run {name!r} in {store.url}; runs there: {known}")
     body = _json(raw, keys.spec(name))
     try:
         inputs = body["inputs"]

@@ -253,4 +253,5 @@ def test_a_run_in_a_folder_cannot_go_on_in_a_cluster(mstarctl, spec, cluster, tm
 
 def test_a_run_that_is_not_there_is_not_found(mstarctl, cluster, store, bucket):
     for verb in ("status", "wait", "cancel", "resume", "logs"):
-        refused(mstarctl(verb, "nobody", "-s", bucket), errors.NotFound, "no run 'nobody'")
+        for name in ("nobody", "../nobody"):
+            refused(mstarctl(verb, name, "-s", bucket), errors.NotFound, f"no run '{name}'")
