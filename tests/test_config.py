@@ -144,7 +144,6 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(change, key, hint):
         ({"evolve": {"exploration": {"step": 1e-5}}}, "evolve.exploration", "more than 1000"),
         ({"evaluation": {"pass_at": [32]}}, "evaluation", "samples = 16"),
         ({"evaluation": {"temperatures": [0]}}, "evaluation.temperatures", "above 0"),
-        ({"evaluation": {"temperatures": []}}, "evaluation.temperatures", "one or more"),
         ({"prm": None}, "spec", "prm is null"),
         ({"name": "Not A Name"}, "name", "lower-case"),
         ({"prompts": {"query": "{question"}}, "prompts.query", "cannot be filled in"),

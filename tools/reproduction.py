@@ -161,8 +161,8 @@ def _sharing(study: Body, *, seed: int) -> str:
         sum(cost[key] for cost in costs) for key in ("steps", "adopted", "seconds", "saved")
     )
     return (
-        f"Of seed {seed}, {adopted} of {steps} steps were adopted: {duration(seconds)} of step-time, where it would "
-        f"have been {duration(seconds + saved)} without, {saved / (seconds + saved):.0%} less.\n"
+        f"Of seed {seed} on base `{first}`, {adopted} of {steps} steps were adopted: {duration(seconds)} of step-time, "
+        f"where it would have been {duration(seconds + saved)} without, {saved / (seconds + saved):.0%} less.\n"
     )
 
 

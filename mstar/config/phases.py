@@ -145,10 +145,8 @@ class Evaluation(Record):
     @field_validator("temperatures")
     @classmethod
     def _positive(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
-        if not temperatures or min(temperatures) <= 0:
-            raise ValueError(
-                "expected one or more temperatures above 0; greedy accuracy is always measured"
-            )
+        if any(t <= 0 for t in temperatures):
+            raise ValueError("temperatures must be above 0; greedy accuracy is always measured")
         return temperatures
 
     @model_validator(mode="after")

@@ -145,9 +145,15 @@ def _known(device: Device) -> Gpu | None:
 
 
 def _is_called(device: Device, gpu: Gpu) -> bool:
-    """Whether the device's name has every word of the GPU's but its gigabytes: an L40S is no L4."""
-    return _words(gpu.name) - {"40", "80"} <= _words(device.name)
+    """Whether the device's name has every word of the GPU's but its gigabytes: an L40S is no L4.
+
+    What a person describes may be written in one word: rtx3090.
+    """
+    if _words(gpu.name).keys() - {"40", "80"} <= _words(device.name).keys():
+        return True
+    return gpu.name not in GPUS and "".join(_words(gpu.name)) in "".join(_words(device.name))
 
 
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"[a-z0-9]+", name.lower()))
+def _words(name: str) -> dict[str, None]:
+    """The words of a name, in their order."""
+    return dict.fromkeys(re.findall(r"[a-z0-9]+", name.lower()))

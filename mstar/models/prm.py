@@ -95,7 +95,7 @@ def save_head(state: Mapping[str, torch.Tensor], folder: Path) -> None:
 
 
 def _load_head(head: torch.nn.Linear, path: Path) -> None:
-    marker = (path / MARKER_FILE).read_text()
+    marker = (path / MARKER_FILE).read_bytes().decode("utf-8", errors="replace")
     try:
         known = json.loads(marker) == MARKER
     except ValueError:

@@ -13,7 +13,7 @@ def open_store(url: str | Path) -> Store:
     """The store at a folder's path, ``file:///path`` or ``s3://bucket/prefix``; nothing is contacted or made yet."""
     if isinstance(url, str) and re.match(r"(s3|gs|https?|file):(?!//)", url):
         raise SpecError(
-            f"the store {url} is no address: expected a folder or s3://bucket/prefix, with two slashes"
+            f"the store {url} is no address: expected a folder, file:///path or s3://bucket/prefix"
         )
     if isinstance(url, Path) or "://" not in url:
         if not str(url).strip():

@@ -67,7 +67,9 @@ def gone(pid, seconds=120.0):
 
 def until_at_work(pool):
     """Return once one of the workers there are has been given a question."""
+    until = time.monotonic() + 120
     while len(pool._idle) == len(pool._all):
+        assert time.monotonic() < until, "no worker was given a question"
         time.sleep(0.01)
 
 

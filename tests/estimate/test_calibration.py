@@ -137,9 +137,10 @@ def test_a_measured_gpu_has_the_figures_of_the_one_it_is_called_and_of_no_other(
     assert found.arithmetic == (find_gpu(known).arithmetic if known else 0.0)
 
 
-def test_a_gpu_that_a_person_describes_may_be_called_as_its_driver_calls_it():
+@pytest.mark.parametrize("name", ["RTX 3090", "rtx3090", "rtx-3090"])
+def test_a_gpu_that_a_person_describes_may_be_called_as_its_driver_calls_it(name):
     device = {"kind": "cuda", "name": "NVIDIA GeForce RTX 3090", "memory": 25e9}
-    described = replace(find_gpu("rtx-4090"), name="RTX 3090", arithmetic=71e12)
+    described = replace(find_gpu("rtx-4090"), name=name, arithmetic=71e12)
     found = device_of(measured(device=device), described, "cal.yaml")
     assert found.arithmetic == 71e12
 

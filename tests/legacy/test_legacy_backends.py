@@ -12,7 +12,7 @@ from mstar.errors import ModelError, SpecError
 from mstar.execution import Execution
 from mstar.models.family import Group, load_family
 from mstar.models.prm import load_reward_model
-from mstar.optimization import Optimization
+from mstar.optimization import Lora, Optimization
 from mstar.stages.backends.accelerate_trainer import AccelerateTrainer
 from mstar.stages.backends.draws import pick, uniforms
 from mstar.stages.backends.transformers_sampler import TransformersSampler
@@ -221,21 +221,31 @@ def test_vllm_is_not_asked_for_such_a_model(standin, monkeypatch):
         vllm_sampler.VllmSampler(standin, how(engine="vllm"))
 
 
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["whole", "adapters"])
+@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint. the use_reentrant:UserWarning")
 def test_activations_are_computed_again_where_that_is_asked_and_the_losses_stay(
-    standin, trained, tmp_path, monkeypatch
+    standin, tmp_path, monkeypatch, lora
 ):
-    from transformers import modeling_utils
-
-    again, layers = modeling_utils.checkpoint, []
+    again, layers = torch.utils.checkpoint.checkpoint, []
 
     def counted(*args, **kwargs):
         layers.append(args[0])
         return again(*args, **kwargs)
 
-    monkeypatch.setattr(modeling_utils, "checkpoint", counted)
-    trainer = AccelerateTrainer("policy", standin, how(micro_batch=2, gradient_checkpointing=True))
-    report = trainer.train(
-        make_rows(8), OPTIMIZATION, seed=0, resume_from=None, save_to=tmp_path, progress=quiet
-    )
+    def losses(**execution):
+        trainer = AccelerateTrainer("policy", standin, how(micro_batch=2, **execution))
+        folder, optimization = (
+            tmp_path / str(len(execution)),
+            OPTIMIZATION.model_copy(update={"lora": lora}),
+        )
+        return trainer.train(
+            make_rows(8), optimization, seed=0, resume_from=None, save_to=folder, progress=quiet
+        ).losses
+
+    # Remote code asks torch for it, or is handed what transformers has of it.
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
+    monkeypatch.setattr("transformers.modeling_utils.checkpoint", counted)
+    expected = losses()
+    assert not layers
+    assert losses(gradient_checkpointing=True) == pytest.approx(expected, rel=1e-6)
     assert layers
-    assert report.losses == pytest.approx(trained[1][0].losses, rel=1e-6)

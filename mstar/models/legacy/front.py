@@ -58,6 +58,7 @@ class Front(torch.nn.Module, ABC):
     def __init__(self, remote: Any) -> None:
         super().__init__()
         self.remote = remote
+        self.recomputing = False
 
     @abstractmethod
     def embed(self, input_ids: torch.Tensor, **images: torch.Tensor) -> torch.Tensor:
@@ -90,8 +91,12 @@ class Front(torch.nn.Module, ABC):
     ) -> Hidden:
         """The last layer's output; with ``use_cache``, ``past_key_values`` (of ``new_cache``) grows by these tokens."""
         kept = past_key_values.pairs if self.pairs and use_cache else past_key_values
+        embedded = self.embed(input_ids, **images)
+        if self.recomputing and torch.is_grad_enabled() and not embedded.requires_grad:
+            # Some remote code computes layers again only if what they are given needs a gradient.
+            embedded.requires_grad_()
         output = self.body(
-            inputs_embeds=self.embed(input_ids, **images),
+            inputs_embeds=embedded,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=kept if use_cache else None,
@@ -142,12 +147,16 @@ class Front(torch.nn.Module, ABC):
 
     @property
     def supports_gradient_checkpointing(self) -> bool:
-        """Whether the remote code can compute activations again."""
-        return bool(self.remote.supports_gradient_checkpointing)
+        """Whether the language model can compute activations again; InternVL's whole may say that it knows of none."""
+        return bool(self.language.supports_gradient_checkpointing)
 
     def gradient_checkpointing_enable(self, options: dict[str, Any]) -> None:
-        """Compute activations again in the backward pass; ``options`` are torch's."""
-        self.remote.gradient_checkpointing_enable(options)
+        """Compute activations again in the backward pass; ``options`` are torch's, for code that asks for them."""
+        self.language.gradient_checkpointing_enable(options)
+        if hasattr(self.language, "_require_grads_hook"):
+            # It would mark what the embedding layer gives, which MiniCPM's code then writes images into.
+            self.language.disable_input_require_grads()
+        self.recomputing = True
 
     def save_pretrained(self, folder: Path, *, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Write weights alone, under the names that the remote code reads; ``save_processor`` copies the rest."""

@@ -85,7 +85,7 @@ class InternLM2Model(InternLM2PreTrainedModel):
         for index, layer in enumerate(self.layers):
             past = None if past_key_values is None else past_key_values[index]
             if self.gradient_checkpointing and self.training:
-                found = self._gradient_checkpointing_func(layer, hidden, mask, position_ids, past)
+                found = torch.utils.checkpoint.checkpoint(layer, hidden, mask, position_ids, past)
             else:
                 found = layer(hidden, mask, position_ids, past)
             hidden, pair = found

@@ -25,7 +25,6 @@ class InternVLChatModel(PreTrainedModel):
     config_class = InternVLChatConfig
     main_input_name = "pixel_values"
     base_model_prefix = "language_model"
-    supports_gradient_checkpointing = True
 
     def __init__(self, config):
         super().__init__(config)
