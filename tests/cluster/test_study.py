@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.cluster.lab import SECONDS, Lab, committed_once
+from tests.signals import heeding_interrupts
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,13 @@ def test_a_study_goes_on_in_the_cluster_while_its_command_is_gone_and_rows_adopt
     study = two_rows(lab)
     command = [sys.executable, "-m", "mstarctl.main", "study", "-f", str(study)]
     env = os.environ | lab.environment()
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_interrupts,  # noqa: PLW1509 - a test has no other threads
+    ) as process:
         try:
             lab.until_running("pair-all-s7", "controller")
             process.send_signal(signal.SIGINT)

@@ -15,6 +15,7 @@ from mstar.demo.dataset import write_dataset
 from mstar.demo.specs import base_folder, read_recipe
 from mstar.history import load_history
 from mstar.storage.folder import FolderStore
+from tests.signals import heeding_interrupts
 
 pytestmark = pytest.mark.slow
 SECONDS = 600
@@ -44,11 +45,6 @@ def start(spec: Path) -> "subprocess.Popen[bytes]":
             stderr=log,
             preexec_fn=heeding_interrupts,  # noqa: PLW1509 - a test has no other threads
         )
-
-
-def heeding_interrupts() -> None:
-    """Undo what a shell does to commands in the background: let them ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def until(true: Callable[[], bool], process: "subprocess.Popen[bytes]", what: str) -> None:
