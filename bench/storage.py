@@ -61,33 +61,33 @@ def real(found: Path, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 @contextmanager
 def moto() -> Iterator[tuple[str, dict[str, str]]]:
-    with Port() as held:
-        port = str(held.number)
-        endpoint = f"http://127.0.0.1:{port}"
-        program = "import sys; from moto.server import main; main(sys.argv[1:])"
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", port],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+    port = Port()
+    endpoint = f"http://127.0.0.1:{port.number}"
+    program = "import sys; from moto.server import main; main(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port.number)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            time.sleep(0.2)
+            with socket.socket() as asking:
+                if not asking.connect_ex(("127.0.0.1", port.number)):
+                    break
+        yield (
+            "moto (no VersityGW here)",
+            {
+                "AWS_ENDPOINT_URL": endpoint,
+                "AWS_ACCESS_KEY_ID": "bench",
+                "AWS_SECRET_ACCESS_KEY": "bench",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            },
         )
-        try:
-            for _ in range(100):
-                time.sleep(0.2)
-                with socket.socket() as asking:
-                    if not asking.connect_ex(("127.0.0.1", held.number)):
-                        break
-            yield (
-                "moto (no VersityGW here)",
-                {
-                    "AWS_ENDPOINT_URL": endpoint,
-                    "AWS_ACCESS_KEY_ID": "bench",
-                    "AWS_SECRET_ACCESS_KEY": "bench",
-                    "AWS_DEFAULT_REGION": "us-east-1",
-                },
-            )
-        finally:
-            process.terminate()
-            process.wait(10)
+    finally:
+        process.terminate()
+        process.wait(10)
+        port.close()
 
 
 def in_turns(ways: Ways, rounds: int) -> dict[str, list[tuple[float, float]]]:

@@ -40,6 +40,12 @@ def nearest(wrong: str, known: Sequence[str], which: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; {which} {', '.join(known)}"
 
 
+def half_address(text: str) -> str | None:
+    """The scheme, colon included, of an address that lacks its slashes (``s3:/bucket``), else None."""
+    found = re.match(r"(s3|gs|https?|file):(?!//)", text)
+    return found[0] if found else None
+
+
 def kind_of(value: object) -> str:
     """What stands where keys and values should: in words for people who write YAML."""
     if value is None:

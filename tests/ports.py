@@ -2,8 +2,6 @@
 
 import socket
 import sys
-from types import TracebackType
-from typing import Self
 
 
 class Port:
@@ -24,14 +22,3 @@ class Port:
     def close(self) -> None:
         """Let others have it."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

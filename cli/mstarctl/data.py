@@ -1,7 +1,6 @@
 """``mstarctl data``: bring data sets into the form a run reads, check them, look at them."""
 
 import json
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mstarctl.machine import cores
 from mstarctl.options import INTERRUPTED, Output, OutputOption
 
 if TYPE_CHECKING:
     from mstar.data.importing.records import Report, Row, Shares, Skipped, Tally
-
 
 app = typer.Typer(help="Import data sets, check them, look at samples.", no_args_is_help=True)
 importing = typer.Typer(
@@ -291,10 +290,3 @@ def _facts(files: Iterable[Path]) -> list[list[Any]]:
     """What changes when a file does."""
     found = ((file.resolve(), file.stat()) for file in files)
     return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

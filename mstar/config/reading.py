@@ -1,7 +1,6 @@
 """From files to specs: ``extends``, overrides, anchored paths, and one message that names every mistake."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from mstar.config.spec import HOW, RunSpec
 from mstar.errors import SpecError
-from mstar.mistakes import kind_of, mistakes
+from mstar.mistakes import half_address, kind_of, mistakes
 from mstar.optimization import nothing_to_train
 
 
@@ -211,9 +210,9 @@ def _anchor(path: str, folder: Path) -> str:
     # An address stays, and so does the name of something built in (demo:digits).
     if "://" in path or path.startswith("demo:"):
         return path
-    if one := re.match(r"(s3|gs|https?|file):", path):
+    if scheme := half_address(path):
         raise SpecError(
-            f"{path} is no address and no path: expected {one[0]}//…, or a path that does not begin with {one[0]}"
+            f"{path} is no address and no path: expected {scheme}//…, or a path that does not begin with {scheme}"
         )
     return os.path.normpath(folder / expanded(path))
 

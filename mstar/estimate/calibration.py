@@ -149,11 +149,10 @@ def _is_called(device: Device, gpu: Gpu) -> bool:
 
     What a person describes may be written in one word: rtx3090.
     """
-    if _words(gpu.name).keys() - {"40", "80"} <= _words(device.name).keys():
+    if set(_words(gpu.name)) - {"40", "80"} <= set(_words(device.name)):
         return True
     return gpu.name not in GPUS and "".join(_words(gpu.name)) in "".join(_words(device.name))
 
 
-def _words(name: str) -> dict[str, None]:
-    """The words of a name, in their order."""
-    return dict.fromkeys(re.findall(r"[a-z0-9]+", name.lower()))
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())

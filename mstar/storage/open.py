@@ -1,17 +1,17 @@
 """From what a person writes (``--store``) to the store behind it."""
 
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mstar.errors import SpecError
+from mstar.mistakes import half_address
 from mstar.storage.folder import FolderStore
 from mstar.storage.store import Store
 
 
 def open_store(url: str | Path) -> Store:
     """The store at a folder's path, ``file:///path`` or ``s3://bucket/prefix``; nothing is contacted or made yet."""
-    if isinstance(url, str) and re.match(r"(s3|gs|https?|file):(?!//)", url):
+    if isinstance(url, str) and half_address(url):
         raise SpecError(
             f"the store {url} is no address: expected a folder, file:///path or s3://bucket/prefix"
         )

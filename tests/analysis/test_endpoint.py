@@ -1,6 +1,7 @@
 """The judge's endpoint, against a real HTTP server: well, slow, busy, broken, talking nonsense, or not there."""
 
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_a_judge_that_hangs_up_is_a_failure_with_a_reason():
 
 
 def test_a_judge_that_is_not_there_is_a_failure_with_a_reason():
-    with Port() as port, pytest.raises(JudgeFailed, match="refused"):
+    with closing(Port()) as port, pytest.raises(JudgeFailed, match="refused"):
         ask(f"http://127.0.0.1:{port.number}/v1")
 
 

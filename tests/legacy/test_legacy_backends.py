@@ -234,10 +234,8 @@ def test_activations_are_computed_again_where_that_is_asked_and_the_losses_stay(
 
     def losses(**execution):
         trainer = AccelerateTrainer("policy", standin, how(micro_batch=2, **execution))
-        folder, optimization = (
-            tmp_path / str(len(execution)),
-            OPTIMIZATION.model_copy(update={"lora": lora}),
-        )
+        optimization = OPTIMIZATION.model_copy(update={"lora": lora})
+        folder = tmp_path / str(len(execution))
         return trainer.train(
             make_rows(8), optimization, seed=0, resume_from=None, save_to=folder, progress=quiet
         ).losses

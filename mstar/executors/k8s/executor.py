@@ -205,12 +205,7 @@ class KubernetesExecutor:
     def _adopt(self, name: str, job: Job) -> Object:
         found = self._api.get("Job", name)
         if found is None:  # it was being deleted, and its end came just now
-            try:
-                return self._make_anew(name, job)
-            except AlreadyThere:
-                raise ClusterError(
-                    f"Job {name} was there, was gone, and is there again; try again"
-                ) from None
+            return self._make_anew(name, job)
         marks = found["metadata"].get("labels", {})
         notes = found["metadata"].get("annotations", {})
         ours = marks.get(ID) == self._place.id
@@ -234,7 +229,12 @@ class KubernetesExecutor:
             lambda: self._mirror.get("Job", name) is None and self._api.get("Job", name) is None,
             name,
         )
-        return self._api.create(step_job(self._scene, job))
+        try:
+            return self._api.create(step_job(self._scene, job))
+        except AlreadyThere:
+            raise ClusterError(
+                f"Job {name} was there, was gone, and is there again; try again"
+            ) from None
 
     def _is_gone(self, name: str, uid: str) -> bool:
         """Whether that very Job is gone, and its pods: another controller may have made one of its name since."""
